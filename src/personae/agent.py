@@ -1,0 +1,96 @@
+"""The agent: a model that answers as the right person."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
+
+import torch
+
+from personae import run
+from personae.tasks.base import Task
+from personae.types import Dialogue, Example, InputError, Persona, Ranked, Speaker, Turn
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """Ranks replies with a loaded model."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task.eval()
+
+    @classmethod
+    def load(cls, model: str) -> Self:
+        """An agent with the model of a run folder, or with one that needs no training, by its name ("minilm").
+        InputError where there is none."""
+        return cls(run.load(str(model)))
+
+    @property
+    def scale(self) -> str:
+        """What its scores are: "similarity" or "logit"."""
+        scale: str = self.task.model.scale
+        return scale
+
+    def rank(
+        self,
+        *,
+        candidates: Sequence[str],
+        persona: Sequence[str] = (),
+        context: Sequence[str] = (),
+        partner: Sequence[str] = (),
+        explain: int = 0,
+    ) -> list[Ranked]:
+        """The candidates, best first; equal scores keep the order given.
+
+        `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
+        said so far in turn, the partner's utterance last. For the first `explain` candidates, `fact` is the persona
+        line that weighed most: the one without which the score falls most. InputError where there is no candidate.
+        """
+        if not candidates:
+            raise InputError("candidates: there are none to rank; give at least one reply")
+        limits = getattr(self.task.model, "limits", None)
+        if limits is not None and max(len(persona), len(partner)) > limits.lines:
+            log.warning("this model reads the first %d lines of a persona; the rest is left out", limits.lines)
+        example = _example(candidates, persona, context, partner)
+        if not hasattr(self.task.model, "loss"):
+            self.task.model.prepare(candidates)
+        scores = self._scores([example])[0]
+        order = sorted(range(len(candidates)), key=lambda place: -scores[place])
+        facts = self._facts(example, scores) if explain and persona else [None] * len(candidates)
+        return [
+            Ranked(candidates[place], scores[place], place, facts[place] if position < explain else None)
+            for position, place in enumerate(order)
+        ]
+
+    def _scores(self, cases: Sequence[Example]) -> list[list[float]]:
+        with torch.inference_mode():
+            batch = self.task.model.collate(cases).to(self.task.device)
+            scores: list[list[float]] = self.task.model.score(batch).float().tolist()
+        return scores
+
+    def _facts(self, example: Example, scores: Sequence[float]) -> list[str | None]:
+        """For each candidate the line of the replier's persona without which its score falls most, None where none
+        falls."""
+        lines = example.facts("self")
+        without = self._scores([_with_persona(example, lines[:i] + lines[i + 1 :]) for i in range(len(lines))])
+        facts: list[str | None] = []
+        for place, score in enumerate(scores):
+            falls = [score - left[place] for left in without]
+            most = max(range(len(lines)), key=falls.__getitem__)
+            facts.append(lines[most] if falls[most] > 1e-6 else None)
+        return facts
+
+
+def _example(
+    candidates: Sequence[str], persona: Sequence[str], context: Sequence[str], partner: Sequence[str]
+) -> Example:
+    """Speaker 1 replies; the last utterance of the context is speaker 0's."""
+    speakers = (Speaker("partner", Persona(tuple(partner))), Speaker("self", Persona(tuple(persona))))
+    turns = tuple(Turn((len(context) - 1 - place) % 2, text) for place, text in enumerate(context))
+    return Example(Dialogue("dialogue", speakers, turns), Turn(1, "", tuple(candidates)))
+
+
+def _with_persona(example: Example, facts: tuple[str, ...]) -> Example:
+    partner, own = example.context.speakers
+    return replace(example, context=replace(example.context, speakers=(partner, replace(own, persona=Persona(facts)))))

@@ -1,0 +1,56 @@
+"""What there is: the models, found by their files and described by their docstrings, and their recipes. Nothing heavy
+is imported for it."""
+
+import ast
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from personae import recipes
+
+ROOT = Path(__file__).parent / "models"
+
+
+@cache
+def models() -> list[dict[str, Any]]:
+    """Every model: its name and file, the families it belongs to, its class, what it does, its papers, its recipes, and
+    whether it needs training (has a loss)."""
+    found = []
+    for file in sorted(ROOT.glob("*/*.py")):
+        if file.stem == "__init__":
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        summary, _, rest = (ast.get_docstring(tree) or "").partition("\n\n")
+        module = f"personae.models.{file.parent.name}.{file.stem}"
+        classes = {node.name: _methods(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+        name = next(name for name, methods in classes.items() if {"collate", "score"} <= methods)
+        found.append(
+            {
+                "name": file.stem,
+                "families": [file.parent.name],
+                "summary": " ".join(summary.split()),
+                "paper": " ".join(rest.partition("\n\n")[0].split()),
+                "file": f"personae/models/{file.parent.name}/{file.name}",
+                "class": f"{module}.{name}",
+                "trained": "loss" in classes[name],
+                "recipes": [
+                    title for title, path in recipes.shipped().items() if f"{module}." in path.read_text("utf-8")
+                ],
+                "shipped": False,
+            }
+        )
+    return found
+
+
+def untrained(name: str) -> Any:
+    """The class of the model called `name`, if it needs no training, else None."""
+    for model in models():
+        if model["name"] == name and not model["trained"]:
+            module, _, cls = model["class"].rpartition(".")
+            return getattr(importlib.import_module(module), cls)
+    return None
+
+
+def _methods(node: ast.ClassDef) -> set[str]:
+    return {part.name for part in node.body if isinstance(part, ast.FunctionDef)}

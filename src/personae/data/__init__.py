@@ -1,0 +1,1 @@
+"""Corpora: reading and writing dialogues, candidates, splits, and what is known of each published file."""

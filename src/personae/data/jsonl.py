@@ -1,0 +1,139 @@
+"""JSON lines, the form for one's own dialogues: one a line, UTF-8.
+
+    {"id": "d1", "personas": [["i like cats ."], []], "turns": [{"speaker": 0, "text": "hi !"},
+     {"speaker": 1, "text": "hello .", "candidates": ["hello .", "no , thanks ."]}]}
+
+`personas` are the lines about speaker 0 and speaker 1, either may be `[]`. `candidates` are optional; the true reply is
+among them. `id` is optional (the file's name and the line's number without it), and so is `speakers`, two ids (the
+dialogue's id, "/0" and "/1" without it). Other keys are ignored."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from personae.data import lines
+from personae.types import Dialogue, InputError, Persona, Speaker, Turn
+
+_Kind = TypeVar("_Kind", dict[str, Any], list[Any])
+
+
+def read(path: Path) -> list[Dialogue]:
+    """Every dialogue of the file, in its order. InputError names file, line and field."""
+    dialogues: dict[str, Dialogue] = {}
+    for number, record in records(path):
+        where = f"{path}:{number}"
+        dialogue = parse(record, where=where, name=f"{path.stem}-{number}")
+        if dialogue.id in dialogues:
+            raise InputError(f"{where}: field id: {dialogue.id!r} is taken by an earlier line: give each its own")
+        dialogues[dialogue.id] = dialogue
+    return list(dialogues.values())
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON object of every line, with the line's number from 1."""
+    for number, line in lines.numbered(path):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: {_not_json(path, line, error)}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{path}:{number}: {_name(record)} where a JSON object is wanted: one dialogue a line")
+        yield number, record
+
+
+def parse(record: object, *, where: str, name: str) -> Dialogue:
+    """The dialogue of one JSON object; `where` begins every message of an InputError, `name` is the id without one."""
+    fields = _of(record, dict, where, "dialogue")
+    identifier = _text(fields["id"], where, "id") if "id" in fields else name
+    facts = [
+        tuple(
+            _text(line, where, f"personas[{k}][{i}]")
+            for i, line in enumerate(_of(persona, list, where, f"personas[{k}]"))
+        )
+        for k, persona in enumerate(_two(fields.get("personas"), where, "personas"))
+    ]
+    names = [f"{identifier}/0", f"{identifier}/1"]
+    if "speakers" in fields:
+        names = [_text(n, where, f"speakers[{k}]") for k, n in enumerate(_two(fields["speakers"], where, "speakers"))]
+    turns = _of(fields.get("turns"), list, where, "turns")
+    if not turns:
+        raise InputError(f"{where}: field turns: there are none: give at least one, or leave the dialogue out")
+    return Dialogue(
+        identifier,
+        (Speaker(names[0], Persona(facts[0])), Speaker(names[1], Persona(facts[1]))),
+        tuple(_turn(turn, where, f"turns[{i}]") for i, turn in enumerate(turns)),
+    )
+
+
+def record(dialogue: Dialogue) -> dict[str, Any]:
+    """The JSON object that `parse` turns into an equal dialogue."""
+    fields: dict[str, Any] = {"id": dialogue.id}
+    names = [speaker.id for speaker in dialogue.speakers]
+    if names != [f"{dialogue.id}/0", f"{dialogue.id}/1"]:
+        fields["speakers"] = names
+    fields["personas"] = [list(speaker.persona.facts) for speaker in dialogue.speakers]
+    fields["turns"] = [
+        {"speaker": turn.speaker, "text": turn.text}
+        | ({"candidates": list(turn.candidates)} if turn.candidates else {})
+        for turn in dialogue.turns
+    ]
+    return fields
+
+
+def write(dialogues: Iterable[Dialogue], path: str | Path) -> None:
+    """Write one dialogue a line; `read` gives equal dialogues back."""
+    lines.save((json.dumps(record(dialogue), ensure_ascii=False) for dialogue in dialogues), path)
+
+
+def _turn(turn: object, where: str, field: str) -> Turn:
+    fields = _of(turn, dict, where, field)
+    speaker = fields.get("speaker")
+    if type(speaker) is not int or speaker not in (0, 1):
+        raise InputError(f"{where}: field {field}.speaker: 0 or 1 is wanted, not {json.dumps(speaker)}")
+    text = _text(fields.get("text"), where, f"{field}.text")
+    offered = fields.get("candidates")
+    replies = [] if offered is None else _of(offered, list, where, f"{field}.candidates")
+    candidates = tuple(_text(reply, where, f"{field}.candidates[{i}]") for i, reply in enumerate(replies))
+    if candidates and text not in candidates:
+        raise InputError(f"{where}: field {field}.candidates: the true reply is not among them: add {field}.text")
+    return Turn(speaker, text, candidates)
+
+
+def _of(value: object, kind: type[_Kind], where: str, field: str) -> _Kind:
+    if not isinstance(value, kind):
+        problem = "is missing" if value is None else f"is {_name(value)}"
+        raise InputError(f"{where}: field {field}: {problem}: {_name(kind())} is wanted")
+    return value
+
+
+def _two(value: object, where: str, field: str) -> list[Any]:
+    both = _of(value, list, where, field)
+    if len(both) != 2:
+        raise InputError(f"{where}: field {field}: there are {len(both)}: two are wanted, for speakers 0 and 1")
+    return both
+
+
+def _text(value: object, where: str, field: str) -> str:
+    if not isinstance(value, str):
+        problem = "is missing" if value is None else f"is {_name(value)}"
+        raise InputError(f"{where}: field {field}: {problem}: a text is wanted")
+    if not value or value.isspace():
+        raise InputError(f"{where}: field {field}: is empty: write a text or leave the entry out")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{where}: field {field}: holds half a surrogate pair: write the whole character")
+    return value
+
+
+def _name(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _not_json(path: Path, line: str, error: Exception) -> str:
+    """Say that the line is no JSON, and that the file is cut off where this is its unfinished last line."""
+    if isinstance(error, json.JSONDecodeError):
+        if not path.read_bytes().endswith(b"\n") and lines.text(path).endswith(line):
+            return "the last line breaks off: the file is cut short, copy it again"
+        return f"not JSON (column {error.colno}: {error.msg}): write one JSON object a line"
+    return "not JSON: write one JSON object a line, without numbers or nesting beyond measure"

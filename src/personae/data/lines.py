@@ -1,0 +1,45 @@
+"""Text files in and out: UTF-8 or a clear refusal, and never half a file."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from personae.types import InputError
+
+
+def text(path: Path) -> str:
+    """The whole file, without a byte order mark. InputError where it cannot be opened, is empty or is not UTF-8."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give a readable file") from error
+    try:
+        decoded = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}:{line}: byte {error.start} of the file is not UTF-8: save it as UTF-8") from error
+    if not decoded or decoded.isspace():
+        raise InputError(f"{path}: the file is empty: give a file with at least one dialogue")
+    return decoded
+
+
+def numbered(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank with their numbers from 1; only line feeds end a line, so that other control
+    characters survive."""
+    for number, line in enumerate(text(path).split("\n"), start=1):
+        if line and not line.isspace():
+            yield number, line.removesuffix("\r")
+
+
+def save(lines: Iterable[str], path: str | Path) -> None:
+    """Write `lines`, each with a line feed, beside `path` and put the file in place when it is whole."""
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): give a folder that can be written") from error
+    finally:
+        part.unlink(missing_ok=True)

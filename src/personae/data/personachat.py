@@ -1,0 +1,83 @@
+"""Persona-Chat (Zhang et al., "Personalizing Dialogue Agents: I have a dog, do you have pets too?", ACL 2018,
+https://aclanthology.org/P18-1205) and ConvAI2: the names of their files, and the JSON form of ConvAI2 that Hugging Face
+published (`personachat_self_original.json`)."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from personae.data import lines
+from personae.data.parlai import SILENCE
+from personae.types import Dialogue, InputError, Persona, Speaker, Turn, Whose
+
+
+def file_name(split: str, *, persona: Whose, revised: bool = False, candidates: bool = True) -> str:
+    """The official name of a text file, such as `valid_other_original_no_cands.txt`; "other" is the partner."""
+    whose = "other" if persona == "partner" else persona
+    # Where there is no persona, there is none to revise: that file is always called original.
+    version = "revised" if revised and persona != "none" else "original"
+    return f"{split}_{whose}_{version}{'' if candidates else '_no_cands'}.txt"
+
+
+def splits(path: Path) -> dict[str, list[Any]]:
+    """The splits of a JSON file by name, still as JSON. InputError where the file has another form."""
+    try:
+        record = json.loads(lines.text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}): copy it again; one dialogue a line is called .jsonl") from error
+    if not isinstance(record, dict) or not record or not all(isinstance(part, list) for part in record.values()):
+        raise InputError(f'{path}: {{"train": [...], "valid": [...]}} is wanted; one dialogue a line is called .jsonl')
+    return record
+
+
+def read_json(path: Path, split: str | None = None) -> list[Dialogue]:
+    """The dialogues of one split, which may be left out where there is only one; the last candidate is the true reply.
+    The partner's persona is not in the file."""
+    parts = splits(path)
+    if split is None and len(parts) == 1:
+        split = next(iter(parts))
+    if split is None or split not in parts:
+        raise InputError(f"{path}: which split? write {' or '.join(f'{path}:{name}' for name in parts)}")
+    return list(_dialogues(parts[split], path, split))
+
+
+def _dialogues(entries: list[Any], path: Path, split: str) -> Iterator[Dialogue]:
+    for i, entry in enumerate(entries):
+        where, name = f"{path}: {split}[{i}]", f"{path.stem}-{split}-{i + 1}"
+        try:
+            facts, utterances = _texts(entry["personality"]), entry["utterances"]
+            cases = [(_texts(case["history"]), _texts(case["candidates"])) for case in utterances]
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{where}: personality and utterances (history, candidates) are wanted: {error}"
+            ) from error
+        speakers = (Speaker(f"{name}/0"), Speaker(f"{name}/1", Persona(facts)))
+        yield Dialogue(name, speakers, _turns(cases, where))
+
+
+def _turns(cases: list[tuple[tuple[str, ...], tuple[str, ...]]], where: str) -> tuple[Turn, ...]:
+    """All turns, each reply with its candidates; every history is the turns before its reply."""
+    if not cases or not cases[-1][0]:
+        raise InputError(f"{where}: field utterances: there are none, or the last has no history: leave the entry out")
+    said = (*cases[-1][0], cases[-1][1][-1] if cases[-1][1] else "")
+    offered = {}
+    for k, (history, candidates) in enumerate(cases):
+        place = len(history)
+        if not candidates or said[: place + 1] != (*history, candidates[-1]) or place % 2 == 0:
+            raise InputError(
+                f"{where}.utterances[{k}]: history and last candidate must be the beginning of the dialogue, "
+                "with the partner's turn before the reply: mend the entry"
+            )
+        offered[place] = candidates
+    return tuple(
+        Turn(place % 2, text, offered.get(place, ()))
+        for place, text in enumerate(said)
+        if text.replace(" ", "") != SILENCE
+    )
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of texts")
+    return tuple(values)

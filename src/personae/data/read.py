@@ -1,0 +1,74 @@
+"""Finding a corpus and reading it, whatever its form."""
+
+import json
+import os
+from pathlib import Path
+
+from personae.data import jsonl, lines, parlai, personachat, synthetic_persona_chat
+from personae.types import Dialogue, InputError
+
+FORMS = {
+    "parlai": "Persona-Chat or ConvAI2 as ParlAI text",
+    "huggingface": "ConvAI2 as Hugging Face's JSON",
+    "jsonl": "JSON lines of one's own, see personae.data.jsonl",
+    "synthetic-persona-chat": "Synthetic-Persona-Chat as CSV or JSON lines",
+}
+
+
+def find(path: str | Path) -> Path:
+    """The file or folder at `path`, else the one below PERSONAE_DATA (`data/` where that is not set). InputError names
+    both places."""
+    below = Path(os.environ.get("PERSONAE_DATA", "data")) / path
+    for place in (Path(path), below):
+        if place.exists():
+            return place
+    raise InputError(f"{path}: found neither here nor at {below}: set PERSONAE_DATA to the folder of your corpora")
+
+
+def read(path: str | Path) -> list[Dialogue]:
+    """Every dialogue of a file, found with `find`, in any of the `FORMS`. A JSON file with several splits takes the
+    split after a colon: `read("personachat_self_original.json:valid")`."""
+    file, split = locate(path)
+    kind = form(file)
+    if kind == "parlai":
+        return parlai.read(file)
+    if kind == "huggingface":
+        return personachat.read_json(file, split)
+    if kind == "synthetic-persona-chat":
+        return synthetic_persona_chat.read(file)
+    if kind == "jsonl":
+        return jsonl.read(file)
+    raise InputError(f"{file}: these are fragments of dialogues, not dialogues: give a file of whole dialogues")
+
+
+def locate(path: str | Path) -> tuple[Path, str | None]:
+    """The file that `find` finds and the split that stands after `.json:`, if any."""
+    name, json_file, split = str(path).partition(".json:")
+    return (find(f"{name}.json"), split) if json_file else (find(path), None)
+
+
+def form(file: Path) -> str:
+    """A key of `FORMS`, or "fragments": lists of one speaker's utterances, which are no dialogues. InputError where it
+    is none of them."""
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder: give one of its files")
+    if file.suffix == ".json":
+        return "huggingface"
+    first = next(lines.numbered(file))[1].lstrip().lower()
+    if first.startswith(synthetic_persona_chat.COLUMNS[0]) or file.suffix == ".csv":
+        return "synthetic-persona-chat"
+    if first.startswith("{") or file.suffix == ".jsonl":
+        return "synthetic-persona-chat" if _has(first, "user1_personas") else "jsonl"
+    if first.partition(" ")[0].isdecimal():
+        return "parlai"
+    if first.startswith("utterance:"):
+        return "fragments"
+    raise InputError(f"{file}: the form is not known: give {'; '.join(FORMS.values())}")
+
+
+def _has(line: str, key: str) -> bool:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and key in record

@@ -1,0 +1,203 @@
+"""Intervals around a mean and comparisons of two models on the same examples.
+
+The replies of one dialogue resemble one another, so the bootstrap draws whole dialogues (B. Efron and R. Tibshirani, An
+Introduction to the Bootstrap, 1993, chapters 13 and 16). McNemar's test and the paired t-test take every example as
+independent, so their p-values come out too small where examples share dialogues; they are here because papers print
+them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from personae.metrics.ranking import metrics
+from personae.types import InputError, Row
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over `n` examples and its bootstrap interval; `low` and `high` are None where all examples are of one
+    group, which says nothing about others."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The mean of `a` less that of `b` over the same `n` examples, its bootstrap interval and the two-sided p-value of
+    no difference; `low`, `high` and `p` are None where all examples are of one group."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """The numbers of examples that only `a` and only `b` got right, and the exact two-sided p-value."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def interval(
+    values: Sequence[float], groups: Sequence[str], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
+) -> Interval:
+    """The mean of `values` with a percentile bootstrap interval that draws whole groups (dialogues) with replacement.
+    With fewer than some twenty groups, or where all values are alike, it is narrower than it should be."""
+    numbers = _finite(values)
+    means = _resampled(numbers, groups, seed, resamples)
+    low, high = _bounds(means, level)
+    return Interval(value=float(numbers.mean()), low=low, high=high, n=len(numbers))
+
+
+def paired(
+    a: Sequence[float],
+    b: Sequence[float],
+    groups: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Difference:
+    """The mean of a - b with a percentile bootstrap interval that draws whole groups (dialogues) with replacement, both
+    models on the same draw. The p-value is twice the share of draws on the other side of 0, (count + 1) / (resamples +
+    1), so it falls below 1 - level where the interval leaves 0 out, and never below 2 / (resamples + 1)."""
+    differences = _differences(a, b)
+    means = _resampled(differences, groups, seed, resamples)
+    low, high = _bounds(means, level)
+    p = None
+    if means is not None:
+        beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+        p = min(1.0, 2 * (beyond + 1) / (resamples + 1))
+    return Difference(value=float(differences.mean()), low=low, high=high, p=p, n=len(differences))
+
+
+def mcnemar(a: Sequence[float], b: Sequence[float]) -> McNemar:
+    """McNemar's exact test of two lists of 0 and 1: a two-sided binomial test of the examples that only one of the two
+    got right. It takes the examples as independent, which replies of one dialogue are not: compare `paired`."""
+    differences = _differences(a, b)
+    if not set(a) | set(b) <= {0, 1}:
+        raise InputError("McNemar's test needs values of 0 and 1, such as hits; use t_test for other values")
+    only_a, only_b = int((differences > 0).sum()), int((differences < 0).sum())
+    p = 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)) if only_a + only_b else 1.0
+    return McNemar(only_a=only_a, only_b=only_b, p=min(1.0, p))
+
+
+def t_test(a: Sequence[float], b: Sequence[float]) -> float:
+    """The two-sided p-value of the paired t-test. It takes the examples as independent, which replies of one dialogue
+    are not: compare `paired`."""
+    differences = _differences(a, b)
+    if len(differences) < 2:
+        raise InputError("a paired t-test needs at least two examples")
+    if np.ptp(differences) == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return 2 * float(special.stdtr(len(differences) - 1, -abs(differences.mean()) / error))
+
+
+def compare(
+    rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
+) -> dict[str, Any]:
+    """Two models on the same examples, matched by `Row.id` in any order: for every ranking metric both values with
+    their intervals, the difference a - b, and McNemar's test (hits) or the paired t-test (reciprocal rank).
+    InputError where the two are not the same examples with the same numbers of candidates and the same targets."""
+    rows_b = _matched(rows_a, rows_b)
+    dialogues = [row.dialogue for row in rows_a]
+    measured_a, measured_b = metrics(rows_a), metrics(rows_b)
+    compared: dict[str, Any] = {}
+    for name, a in measured_a.items():
+        b = measured_b[name]
+        compared[name] = {
+            "a": asdict(interval(a, dialogues, seed=seed, resamples=resamples, level=level)),
+            "b": asdict(interval(b, dialogues, seed=seed, resamples=resamples, level=level)),
+            "difference": asdict(paired(a, b, dialogues, seed=seed, resamples=resamples, level=level)),
+            **({"mcnemar": asdict(mcnemar(a, b))} if name.startswith("hits") else {"t_test": {"p": t_test(a, b)}}),
+        }
+    return {
+        "n": len(rows_a),
+        "dialogues": len(set(dialogues)),
+        "level": level,
+        "resamples": resamples,
+        "seed": seed,
+        "metrics": compared,
+    }
+
+
+def _matched(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Row]:
+    """`rows_b` in the order of `rows_a`."""
+    a, b = {row.id: row for row in rows_a}, {row.id: row for row in rows_b}
+    for which, rows, distinct in (("first", rows_a, a), ("second", rows_b, b)):
+        if repeated := len(rows) - len(distinct):
+            raise InputError(f"the {which} results repeat {repeated} example ids; give each example once")
+    absent = {"second": [key for key in a if key not in b], "first": [key for key in b if key not in a]}
+    missing = [f"{len(ids)} are missing from the {which} (first: {ids[0]})" for which, ids in absent.items() if ids]
+    if missing:
+        raise InputError(f"the results are not of the same examples: {'; '.join(missing)}; evaluate both on one file")
+    matched = [b[key] for key in a]
+    unlike = [
+        f"{x.id}: target {x.target} of {len(x.scores)} against target {y.target} of {len(y.scores)}"
+        for x, y in zip(rows_a, matched, strict=True)
+        if (x.target, len(x.scores)) != (y.target, len(y.scores))
+    ]
+    if unlike:
+        raise InputError(
+            f"{len(unlike)} examples differ in their target or number of candidates (first: {unlike[0]}); "
+            "evaluate both with the same candidates in the same order"
+        )
+    return matched
+
+
+def _finite(values: Sequence[float] | Floats) -> Floats:
+    numbers = np.asarray(values, dtype=np.float64)
+    if not len(numbers):
+        raise InputError("there is no value to average")
+    for i in np.flatnonzero(~np.isfinite(numbers)).tolist():
+        raise InputError(f"value {i}, counted from 0, is {numbers[i]}; an average needs finite numbers")
+    return numbers
+
+
+def _differences(a: Sequence[float], b: Sequence[float]) -> Floats:
+    if len(a) != len(b):
+        raise InputError(f"{len(a)} values cannot be paired with {len(b)}; give both models' values of each example")
+    return _finite(a) - _finite(b)
+
+
+def _resampled(values: Floats, groups: Sequence[str], seed: int, resamples: int) -> Floats | None:
+    """The means of `resamples` draws of as many groups as there are, (resamples,); None for one group."""
+    if len(values) != len(groups):
+        raise InputError(f"{len(values)} values have {len(groups)} groups; give each value its group")
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}; it must be at least 1")
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) == 1:
+        return None
+    sums, sizes = np.bincount(group, weights=values), np.bincount(group)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, 1_000_000 // len(names))  # bounds memory at some 25 MB
+    means = []
+    for start in range(0, resamples, at_once):
+        drawn = generator.integers(len(names), size=(min(at_once, resamples - start), len(names)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    return np.concatenate(means)
+
+
+def _bounds(means: Floats | None, level: float) -> tuple[float, float] | tuple[None, None]:
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; it must be between 0 and 1, such as 0.95")
+    if means is None:
+        return None, None
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

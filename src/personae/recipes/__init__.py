@@ -1,0 +1,59 @@
+"""Recipes: YAML of the arguments of `personae.run.fit`. Those that are shipped lie below this folder."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from personae.types import InputError
+
+
+def shipped() -> dict[str, Path]:
+    """Names ("selection/imn-personachat-ra") and files of the recipes that are shipped."""
+    root = Path(str(resources.files(__name__)))
+    return {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
+
+
+def find(recipe: str) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one. InputError where there is neither."""
+    if Path(recipe).is_file():
+        return Path(recipe)
+    try:
+        return shipped()[recipe]
+    except KeyError:
+        raise InputError(f"{recipe}: no such recipe; give a YAML file, or one of: {', '.join(shipped())}") from None
+
+
+def read(recipe: str) -> dict[str, Any]:
+    """The arguments in a recipe, not yet checked. InputError where it is no YAML mapping."""
+    path = find(recipe)
+    try:
+        arguments = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(arguments, dict):
+        raise InputError(f"{path}: a recipe is a mapping with the keys task, corpus and trainer")
+    return arguments
+
+
+def change(arguments: dict[str, Any], changes: Mapping[str, str]) -> None:
+    """Sets arguments by dotted names: "task.model.hidden" reaches into `init_args` where there is a `class_path`. The
+    values are YAML. InputError where a name leads through something that has no parts."""
+    for name, value in changes.items():
+        *parents, leaf = name.split(".")
+        place: Any = arguments
+        for part in parents:
+            place = _parts(place, name).setdefault(part, {})
+        try:
+            _parts(place, name)[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--{name}: {value!r} cannot be read as YAML") from None
+
+
+def _parts(place: Any, name: str) -> dict[str, Any]:
+    if not isinstance(place, dict):
+        raise InputError(f"--{name}: leads through {place!r}, which has no parts")
+    parts: dict[str, Any] = place.setdefault("init_args", {}) if "class_path" in place else place
+    return parts

@@ -1,0 +1,404 @@
+"""Runs: a recipe is trained into a folder, and a folder is loaded back and measured.
+
+A run folder holds recipe.yaml (every argument, resolved), config.json (version and vocabulary), model.safetensors,
+training.jsonl (what was measured on the way), predictions.jsonl and metrics.json of the validation split,
+environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickled.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, RichProgressBar
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from personae import __version__, catalogue, checkpoint, recipes
+from personae.data import lines
+from personae.data.candidates import Draw, examples, offered
+from personae.data.read import locate, read
+from personae.metrics import compare as comparison
+from personae.tasks.base import Task
+from personae.tasks.selection import Selection
+from personae.types import Corpus, Example, InputError, Paper, Row, Whose
+
+
+class Keeper(lightning.Callback):
+    """Keeps the weights that are best on "dev", all of the training's state, to resume from, and the course of it."""
+
+    def __init__(self, folder: Path, *, every: int) -> None:
+        self.last, self.best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.safetensors"
+        self.course = folder / "training.jsonl"
+        self.steps: list[dict[str, Any]] = []
+        self.every = every
+        self.highest, self.step = float("-inf"), 0
+        self.cpu_seconds, self._since = 0.0, time.process_time()
+
+    @property
+    def state_key(self) -> str:
+        """The one name that its state is kept under."""
+        return "Keeper"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, its step, the processor time spent, and the measurements."""
+        self.clock()
+        return {"highest": self.highest, "step": self.step, "cpu_seconds": self.cpu_seconds, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a state."""
+        self.highest, self.step, self.steps = state_dict["highest"], state_dict["step"], state_dict["steps"]
+        self.cpu_seconds += state_dict["cpu_seconds"]
+
+    def clock(self) -> None:
+        """Adds the processor time since it was last called."""
+        now = time.process_time()
+        self.cpu_seconds, self._since = self.cpu_seconds + now - self._since, now
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stops at once where what is resumed had stopped for lack of patience."""
+        trainer.should_stop = any(stop.wait_count >= max(stop.patience, 1) for stop in trainer.early_stopping_callbacks)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Keeps the state now and then, but not right before a validation, which will."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        done = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
+        if trainer.global_step % self.every == 0 and done % int(trainer.val_check_batch or 1):
+            self._keep(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keeps the weights if they are the best, the state and the measurements."""
+        assert isinstance(pl_module, Task)
+        self.clock()
+        measured = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items()}
+        self.steps.append({"step": trainer.global_step, "cpu_seconds": round(self.cpu_seconds, 1), **measured})
+        lines.save(map(json.dumps, self.steps), self.course)
+        value = float(trainer.callback_metrics[pl_module.monitor])
+        if value > self.highest:
+            self.highest, self.step = value, trainer.global_step
+            checkpoint.save(pl_module.model.state_dict(), self.best)
+        self._keep(trainer)
+
+    def _keep(self, trainer: lightning.Trainer) -> None:
+        """Keeps the state, except amid the batches of one step, since a checkpoint holds no gradients."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches:
+            trainer.save_checkpoint(self.last, weights_only=False)
+
+
+def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Fits a recipe, `changes` made to it ("task.model.hidden": "64"), into the folder `out`; see `fit`.
+
+    With `resume`, `recipe` may be None, for the one in `out`. InputError where the recipe is not one, `out` holds a run
+    already (without `resume`), or none (with it).
+    """
+    kept = out / "recipe.yaml"
+    if resume and not (out / "checkpoints" / "last.ckpt").exists():
+        raise InputError(f"{out}: there is no checkpoint to resume from; leave --resume out")
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is not an empty folder; resume its run with --resume, or name another")
+    source = str(kept) if recipe is None and resume else recipe
+    if source is None:
+        raise InputError("--config: name a recipe, a file or a shipped one (`personae models` lists them)")
+    parser = _parser()
+    settings = _settings(parser, source, changes)
+    if resume:
+        before = _settings(parser, str(kept), {})
+        for key in ("task", "corpus", "seed"):
+            if settings[key] != before[key]:
+                raise InputError(f"--resume: {key} is not what it was in {kept}; only the trainer may change")
+    lightning.seed_everything(settings.seed, verbose=False)
+    made = parser.instantiate(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    lines.save([parser.dump(settings, skip_none=False).rstrip()], kept)
+    return fit(out=out, resume=resume, **made)
+
+
+def fit(
+    *,
+    task: Task,
+    corpus: Corpus,
+    trainer: lightning.Trainer,
+    out: Path,
+    seed: int = 0,
+    patience: int | None = None,
+    save_every: int = 200,
+    paper: Paper | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Trains `task` on the corpus's "train" split, keeps the weights that are best on "dev", measures them on "valid"
+    and writes the run to `out`.
+
+    Args:
+        task: the model, and how it is trained.
+        corpus: named splits of dialogues.
+        trainer: Lightning's trainer: epochs, steps, precision, devices, time limit.
+        out: the run folder.
+        seed: of the weights, of the order of training and of what is drawn.
+        patience: stop after so many validations without a better one; never if None.
+        save_every: keep the state, to resume from, every so many steps, besides at every validation.
+        paper: where the system is published.
+        resume: go on from the state kept in `out`; the result is that of a run that was never interrupted.
+
+    Returns:
+        What is written to metrics.json. Raises KeyboardInterrupt where training was interrupted, its state kept.
+    """
+    if not hasattr(task.model, "loss"):
+        raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
+    task.seed = seed
+    keeper = Keeper(out, every=save_every)
+    dialogues, dev = list(corpus.split("train")), examples(corpus.split("dev"))
+    replies = examples(dialogues, sides="both")
+    if not replies or not dev:
+        raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
+    if not resume:
+        task.prepare(dialogues)
+    batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
+    callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
+    if patience is not None:
+        callbacks.append(EarlyStopping(task.monitor, mode="max", patience=patience, check_on_train_epoch_end=False))
+    trainer.callbacks = [_Progress(), *callbacks, keeper]  # type: ignore[attr-defined]
+    trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
+    try:
+        trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    keeper.clock()
+    if keeper.best.exists():
+        task.model.load_state_dict(checkpoint.load(keeper.best))
+    save(task, out)
+    spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
+    write_json({**environment(), **spent}, out / "environment.json")
+    path = getattr(corpus, "valid", None)
+    valid, drawn = offered(list(corpus.split("valid")))
+    return report(task, examples(valid), drawn, model=str(out), path=path, split="valid", seed=seed, out=out)
+
+
+def save(task: Task, out: Path) -> None:
+    """Writes config.json and model.safetensors; each is complete or untouched."""
+    everything = task.model.state_dict()
+    tensors = {name: value.contiguous() for name, value in everything.items() if isinstance(value, torch.Tensor)}
+    state = {name: value for name, value in everything.items() if name not in tensors}
+    write_json({"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json")
+    unfinished = out / ".model.safetensors"
+    try:
+        save_file(tensors, unfinished)
+        unfinished.replace(out / "model.safetensors")
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(model: str) -> Task:
+    """A task with its model, ready to answer. `model` is a run folder, or the name or the recipe of a model that needs
+    no training. InputError where it is none of them, or a file of it is missing or damaged."""
+    folder = Path(model)
+    if folder.is_dir():
+        config, weights = folder / "config.json", folder / "model.safetensors"
+        missing = [file.name for file in (folder / "recipe.yaml", config, weights) if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"{folder}: no finished run, {', '.join(missing)} is missing; resume its training or name another"
+            )
+        task = build(str(folder / "recipe.yaml"))
+        try:
+            state = json.loads(config.read_text(encoding="utf-8"))["state"]
+            task.model.load_state_dict({**load_file(weights), **state})
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"{folder}: {weights.name} or {config.name} is damaged, copy the run again: {error}"
+            ) from None
+        return task.eval()
+    untrained = catalogue.untrained(model)
+    if untrained is not None:
+        return Selection(model=untrained()).eval()
+    if any(model == known["name"] for known in catalogue.models()):
+        raise InputError(f"{model}: must be trained first (personae fit), then give its run folder")
+    task = build(model)
+    if hasattr(task.model, "loss"):
+        raise InputError(f"{model}: must be trained first: personae fit --config {model} --out RUN, then give RUN")
+    return task.eval()
+
+
+def aim(task: Task, persona: Whose) -> None:
+    """Makes a model read another persona than it was made for. InputError where it was built without any."""
+    if getattr(task.model, "fusion", "") is None and persona != "none":
+        raise InputError(f"--persona {persona}: this model was built without personas (fusion: none)")
+    task.model.persona = persona
+
+
+def predict(task: Task, cases: Sequence[Example]) -> list[Row]:
+    """The model's answers, in the order of `cases`; progress is shown on standard error."""
+    task.eval()
+    rows: dict[str, Row] = {}
+    with torch.inference_mode(), _shown("scoring", len(cases)) as advance:
+        for batch in task.held_out(cases):
+            rows |= {row.id: row for row in task.rows_of(batch.to(task.device))}
+            advance(len(batch.examples))
+    return [rows[case.id] for case in cases]
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    split: str | None = None,
+    persona: Whose | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measures a model on a file of dialogues. Where the file has no candidates, 19 others are drawn for each reply
+    with `seed`, and the result names the draw. `split` chooses in a file that has several, and labels the result.
+    `persona` makes the model read another persona than it was made for."""
+    path = f"{data}:{split}" if split and data.endswith(".json") else data
+    dialogues, drawn = offered(read(path), seed=seed)
+    cases = examples(dialogues)
+    task = load(model)
+    if persona is not None:
+        aim(task, persona)
+    if not hasattr(task.model, "loss"):
+        task.model.prepare(text for case in cases for text in case.target.candidates)
+    label = split or next((name for name in ("train", "valid", "test") if name in Path(data).stem), "all")
+    return report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
+
+
+def report(
+    task: Task,
+    cases: Sequence[Example],
+    drawn: Draw,
+    *,
+    model: str,
+    path: str | None,
+    split: str,
+    seed: int,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given."""
+    rows = predict(task, cases)
+    groups = [row.dialogue for row in rows]
+    result = {
+        "model": model,
+        "persona": getattr(task.model, "persona", "none"),
+        "data": {
+            "path": path,
+            "split": split,
+            "sha256": _sha256(path) if path else None,
+            "candidates": asdict(drawn),
+        },
+        "n": len(rows),
+        "seed": seed,
+        "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
+        "environment": environment(),
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        lines.save((json.dumps(asdict(row)) for row in rows), out / "predictions.jsonl")
+        write_json(result, out / "metrics.json")
+    return result
+
+
+def results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    """What `report` wrote to a folder. InputError where there is nothing or it is damaged."""
+    metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
+    try:
+        rows = [json.loads(line) for _, line in lines.numbered(predictions)]
+        return json.loads(lines.text(metrics)), [Row(**{**row, "scores": tuple(row["scores"])}) for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{error}; give a run folder, or the --out of an evaluation") from None
+        raise InputError(f"{folder}: {metrics.name} or {predictions.name} is damaged: {error}") from None
+
+
+def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Compares two results on the same examples, see `metrics.compare.compare`. InputError where the candidates were
+    not the same."""
+    (about_a, rows_a), (about_b, rows_b) = results(run_a), results(run_b)
+    draws = [about["data"]["candidates"] for about in (about_a, about_b)]
+    if draws[0] != draws[1]:
+        raise InputError(
+            f"{run_a} and {run_b} chose from different candidates ({draws[0]['name']} {draws[0]['sha256'][:12]}, "
+            f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
+        )
+    return comparison.compare(rows_a, rows_b, seed=seed)
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its inputs."""
+    return {
+        "personae": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "lightning", "transformers", "numpy", "gensim")},
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+    }
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes JSON; the file is complete or untouched."""
+    lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
+
+
+def _sha256(path: str) -> str:
+    with locate(path)[0].open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(fit, skip={"out", "resume"}, sub_configs=False)
+    return parser
+
+
+def _settings(parser: ArgumentParser, recipe: str, changes: Mapping[str, str]) -> Namespace:
+    """A recipe's arguments with changes made, checked against the signatures that they are for."""
+    arguments = recipes.read(recipe)
+    recipes.change(arguments, changes)
+    settings: Namespace = _checked(lambda: parser.parse_object(arguments), recipe)
+    return settings
+
+
+def build(recipe: str) -> Task:
+    """The task of a recipe, its model untrained."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--task", type=Task, required=True)
+    arguments = {"task": recipes.read(recipe).get("task")}
+    task = _checked(lambda: parser.instantiate(parser.parse_object(arguments)).task, recipe)
+    assert isinstance(task, Task)
+    return task
+
+
+def _checked(make: Callable[[], Any], recipe: str) -> Any:
+    try:
+        return make()
+    except InputError:
+        raise
+    except Exception as error:  # jsonargparse reports a mistake in a recipe as several kinds of exception
+        raise InputError(f"{recipe}: {error}") from error
+
+
+class _Progress(RichProgressBar):
+    """Lightning's progress bar, on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(console_kwargs={"stderr": True})
+
+
+@contextmanager
+def _shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        place = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(place, done)

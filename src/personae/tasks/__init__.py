@@ -1,0 +1,1 @@
+"""What is learnt from examples and how it is judged."""

@@ -1,0 +1,156 @@
+"""The protocol of models, and the one base class: a LightningModule that trains a model on examples."""
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import lightning
+import torch
+from torch import Tensor
+
+from personae.types import Dialogue, Example, Row
+
+
+class Model(Protocol):
+    """What every model does. `collate` is its one input builder: in training, evaluation and serving alike."""
+
+    def collate(self, examples: Sequence[Example]) -> Any:
+        """Examples as the model's input: something with `to(device)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples and what the model makes of them."""
+
+    examples: Sequence[Example]
+    inputs: Any
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(self.examples, self.inputs.to(device))
+
+
+class Batches:
+    """The batches of one epoch after another, and a place among them that a checkpoint can keep.
+
+    `plan(epoch)` gives the examples of each batch and depends on nothing but the epoch, so that training which is
+    interrupted goes on with the very batches that were left. Of several processes, each takes every so-manieth batch.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[int], Sequence[Sequence[Example]]],
+        collate: Callable[[Sequence[Example]], Any],
+        *,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.plan, self.collate, self.rank, self.processes = plan, collate, rank, processes
+        self.epoch, self.done = 0, 0
+        self._length = len(plan(0)) // processes
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self.plan(self.epoch)[self.rank :: self.processes][: len(self)]
+        for examples in batches[self.done :]:
+            self.done += 1
+            if self.done == len(self):  # said before the last batch is out: who counts batches asks for no further one
+                self.epoch, self.done = self.epoch + 1, 0
+            yield Batch(examples, self.collate(examples))
+
+    def state_dict(self) -> dict[str, int]:
+        """The place: this epoch, and the batches of it that were given out."""
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on from a place."""
+        self.epoch, self.done = state["epoch"], state["done"]
+
+
+def bucketed(
+    examples: Sequence[Example], size: Callable[[Example], int], *, batch_size: int, seed: str, span: int = 64
+) -> list[list[Example]]:
+    """Shuffled batches of examples that are alike in `size`: sorted within each `span` batches of the shuffled order,
+    so that little is padded and the order stays random."""
+    order = random.Random(seed)
+    shuffled = order.sample(examples, len(examples))
+    chunk = span * batch_size
+    batches = []
+    for start in range(0, len(shuffled), chunk):
+        alike = sorted(shuffled[start : start + chunk], key=size)
+        batches += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+    order.shuffle(batches)
+    return batches
+
+
+class Task(lightning.LightningModule):
+    """Trains `model` with Adam, the rate multiplied by `decay` every `decay_steps` steps, continuously.
+
+    Every step draws from a generator seeded by `seed` and the step's number, so that a resumed run draws the same.
+    """
+
+    monitor: str
+    """The metric on "dev" that selects the best checkpoint; more is better."""
+
+    def __init__(self, *, model: Model, batch_size: int, learning_rate: float, decay: float, decay_steps: int) -> None:
+        super().__init__()
+        self.model: Any = model  # a module too, with what its kind of task asks of it
+        self.batch_size, self.learning_rate = batch_size, learning_rate
+        self.decay, self.decay_steps = decay, decay_steps
+        self.seed = 0
+        self.rows: list[Row] = []
+
+    @abstractmethod
+    def prepare(self, dialogues: Sequence[Dialogue]) -> None:
+        """Fits what is not trained by gradients (a vocabulary) on training dialogues."""
+
+    @abstractmethod
+    def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
+        """Training batches."""
+
+    @abstractmethod
+    def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
+        """Batches to measure on."""
+
+    @abstractmethod
+    def rows_of(self, batch: Batch) -> list[Row]:
+        """The model's answers to a batch, a row an example."""
+
+    @abstractmethod
+    def metrics(self, rows: Sequence[Row]) -> dict[str, list[float]]:
+        """Named metrics, one number a row."""
+
+    def configure_optimizers(self) -> Any:
+        """Adam with exponential decay."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=self.learning_rate)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.decay ** (step / self.decay_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds the step."""
+        torch.manual_seed((self.seed << 32) + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        loss: Tensor = self.model.loss(batch.inputs)
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.examples))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the rows of the last validation."""
+        self.rows = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps the rows of a batch."""
+        self.rows += self.rows_of(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean of each metric."""
+        for name, values in self.metrics(self.rows).items():
+            self.log(name.partition("/")[0], sum(values) / len(values), prog_bar=True)

@@ -1,0 +1,140 @@
+"""Response selection: choose the true reply among candidates."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from personae.metrics.ranking import metrics
+from personae.tasks.base import Batch, Batches, Model, Task, bucketed
+from personae.types import Dialogue, Example, InputError, Row
+
+
+class Scorer(Model, Protocol):
+    """A model that scores candidates. Besides these methods it has `persona`, whose persona it reads."""
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Learns from texts what is not trained by gradients; never told which of them is a true reply."""
+        ...
+
+    def score(self, batch: Any) -> Tensor:
+        """Scores (cases, candidates); more is better."""
+        ...
+
+
+class Selector(Scorer, Protocol):
+    """A scorer that is trained."""
+
+    def size(self, example: Example) -> int:
+        """How much work an example is: batches are made of examples that are alike."""
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """The scalar that training makes small."""
+        ...
+
+
+class Selection(Task):
+    """Trains a selector. Where a training reply comes without candidates, each epoch draws `candidates` - 1 others for
+    it, from replies of other dialogues; the draws of a batch share a pool of `pool` replies, so that fewer sentences
+    have to be encoded. The defaults are the persona-fusion paper's (section 5.3)."""
+
+    def __init__(
+        self,
+        *,
+        model: Scorer,
+        batch_size: int = 16,
+        candidates: int = 20,
+        pool: int = 64,
+        learning_rate: float = 1e-3,
+        decay: float = 0.96,
+        decay_steps: int = 5000,
+    ) -> None:
+        super().__init__(
+            model=model, batch_size=batch_size, learning_rate=learning_rate, decay=decay, decay_steps=decay_steps
+        )
+        if not 2 <= candidates <= pool:
+            raise InputError(f"task: candidates must be between 2 and pool ({pool}), not {candidates}")
+        self.candidates, self.pool = candidates, pool
+        self.monitor = "mrr"
+
+    def prepare(self, dialogues: Sequence[Dialogue]) -> None:
+        """Gives the model every sentence of the dialogues and personas."""
+        self.model.prepare(texts(dialogues))
+
+    def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
+        """Training batches, bucketed by size, with candidates drawn anew for each epoch."""
+        replies = [(example.context.id, example.target.text) for example in examples]
+        sizes = {id(example): self.model.size(example) for example in examples}
+
+        def plan(epoch: int) -> list[list[Example]]:
+            seed = f"{self.seed}/{epoch}"
+            drawn = random.Random(seed)
+            batches = bucketed(examples, lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed)
+            return [self._with_candidates(batch, drawn.choices(replies, k=self.pool), drawn) for batch in batches]
+
+        return Batches(plan, self.model.collate, rank=rank, processes=processes)
+
+    def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
+        """Batches of like size; made when they are asked for."""
+        ordered = sorted(examples, key=self.model.size) if hasattr(self.model, "size") else list(examples)
+        return _Lazily([ordered[i : i + 32] for i in range(0, len(ordered), 32)], self.model.collate)
+
+    def rows_of(self, batch: Batch) -> list[Row]:
+        """One row of scores an example."""
+        scores = self.model.score(batch.inputs).float().tolist()
+        return [
+            Row(
+                example.id,
+                example.context.id,
+                tuple(row[: len(example.target.candidates)]),
+                example.target.candidates.index(example.target.text),
+            )
+            for example, row in zip(batch.examples, scores, strict=True)
+        ]
+
+    def metrics(self, rows: Sequence[Row]) -> dict[str, list[float]]:
+        """hits@k and reciprocal rank."""
+        return metrics(rows)
+
+    def _with_candidates(
+        self, batch: Sequence[Example], pool: Sequence[tuple[str, str]], drawn: random.Random
+    ) -> list[Example]:
+        filled = []
+        for example in batch:
+            target = example.target
+            if not target.candidates:
+                others = {text for dialogue, text in pool if dialogue != example.context.id and text != target.text}
+                candidates = [target.text, *drawn.sample(sorted(others), min(self.candidates - 1, len(others)))]
+                drawn.shuffle(candidates)
+                example = replace(example, target=replace(target, candidates=tuple(candidates)))
+            filled.append(example)
+        return filled
+
+
+class _Lazily(Sequence[Batch]):
+    """Batches that are collated each time they are read."""
+
+    def __init__(self, examples: Sequence[Sequence[Example]], collate: Any) -> None:
+        self.examples, self.collate = examples, collate
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Batch(self.examples[index], self.collate(self.examples[index]))
+
+
+def texts(dialogues: Iterable[Dialogue]) -> list[str]:
+    """Every persona line and utterance, as often as it occurs."""
+    return [
+        text
+        for dialogue in dialogues
+        for part in (
+            (fact for speaker in dialogue.speakers for fact in speaker.persona.facts),
+            (turn.text for turn in dialogue.turns),
+        )
+        for text in part
+    ]

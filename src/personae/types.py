@@ -1,0 +1,110 @@
+"""The records that every part of personae shares: plain frozen dataclasses, no tensor and no file in sight."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+Whose = Literal["none", "self", "partner", "both"]
+"""Whose persona is used: the replier's own (self), the other speaker's (partner), both, or none."""
+
+WHOSE: tuple[Whose, ...] = get_args(Whose)
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave; its message names the file, line or field and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """What is written about someone, a sentence a fact; may be empty."""
+
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Someone with an id, so that history can be found."""
+
+    id: str
+    persona: Persona = Persona()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance. `speaker` is 0 or 1, the place in `Dialogue.speakers`; `candidates` are the replies to choose
+    from, the true one among them wherever it is known."""
+
+    speaker: int
+    text: str
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Two speakers and what they said, in order."""
+
+    id: str
+    speakers: tuple[Speaker, Speaker]
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Given `context` (all earlier turns), what comes next: `target`, said by `target.speaker`."""
+
+    context: Dialogue
+    target: Turn
+
+    @property
+    def id(self) -> str:
+        """The dialogue's id and the position of the target turn in it, counted from 0."""
+        return f"{self.context.id}#{len(self.context.turns)}"
+
+    def facts(self, whose: Whose) -> tuple[str, ...]:
+        """The persona lines of the speaker who is about to reply (self), of the other one (partner), or of both, self
+        first."""
+        own = self.context.speakers[self.target.speaker].persona.facts
+        other = self.context.speakers[1 - self.target.speaker].persona.facts
+        return {"none": (), "self": own, "partner": other, "both": own + other}[whose]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One scored example: what a metric reads. `scores` are in the order of the example's candidates and `target` is
+    the place of the true reply among them; `dialogue` groups examples that are not independent."""
+
+    id: str
+    dialogue: str
+    scores: tuple[float, ...]
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate in its place: `index` in the list that was given, `score` as the model means it, and `fact`, the
+    persona line without which the score falls most (None where no line supports it or none was asked for)."""
+
+    text: str
+    score: float
+    index: int
+    fact: str | None = None
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """Named splits of dialogues, in a fixed order."""
+
+    def split(self, name: str) -> Iterator[Dialogue]:
+        """The dialogues of `name`: "train", "dev" (held out of training, to select models) or "valid" (to report)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a recipe's system is published, and what is published of it: `table` is a key of the paper's file in
+    `published/`, `row` and `column` are the paper's own labels."""
+
+    name: str
+    table: str
+    row: str
+    column: str = "hits@1"

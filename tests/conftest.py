@@ -1,0 +1,79 @@
+"""What several tests use: cases of every shape, and models built tiny."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from personae import catalogue
+from personae.types import Dialogue, Example, Persona, Speaker, Turn
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: the models are too small to be split
+
+Case = Callable[..., Example]
+Build = Callable[..., Any]
+
+_WORDS = "a cat dog bird sings and sleeps all day near the old river , where i like to swim with my two small brothers !"
+
+
+@pytest.fixture(scope="session")
+def case() -> Case:
+    """An example: speaker 1 replies, the last utterance is speaker 0's, the first candidate is the true reply."""
+
+    def case(
+        *, said: Sequence[str], candidates: Sequence[str], facts: Sequence[str] = (), partner: Sequence[str] = ()
+    ) -> Example:
+        speakers = (Speaker("partner", Persona(tuple(partner))), Speaker("self", Persona(tuple(facts))))
+        turns = tuple(Turn((len(said) - 1 - place) % 2, text) for place, text in enumerate(said))
+        return Example(Dialogue(f"case-{len(said)}", speakers, turns), Turn(1, candidates[0], tuple(candidates)))
+
+    return case
+
+
+@pytest.fixture(scope="session")
+def cases(case: Case) -> tuple[Example, ...]:
+    """Contexts of 1 to 7 utterances, personas of 0 to 5 lines, sentences of 1 to 24 words; 4 candidates each."""
+    rng = random.Random(0)
+    words = _WORDS.split()
+
+    def texts(count: int) -> list[str]:
+        return [" ".join(rng.choices(words, k=rng.choice((1, 2, 3, 5, 8, 13, 24)))) for _ in range(count)]
+
+    return tuple(
+        case(said=texts(utterances), candidates=texts(4), facts=texts(lines), partner=texts(5 - lines))
+        for utterances, lines in ((1, 3), (2, 0), (3, 5), (7, 1), (1, 4), (5, 2), (4, 3))
+    )
+
+
+@pytest.fixture(scope="session")
+def build(cases: Sequence[Example]) -> Build:
+    """A model by its name, as small as its constructor lets it be, prepared on the cases; ready to answer."""
+    import inspect
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    import torch
+
+    from personae.nn.words import Words
+
+    classes = {model["name"]: model["class"] for model in catalogue.models()}
+
+    def build(name: str, *, seed: int = 0, **arguments: Any) -> Any:
+        module, _, constructor = classes[name].rpartition(".")
+        package = getattr(import_module(module), "PACKAGE", None)
+        if package is not None and find_spec(package) is None:
+            pytest.skip(f"the package {package}, which carries the weights of {name}, is not installed")
+        torch.manual_seed(seed)
+        make = getattr(import_module(module), constructor)
+        small = {"hidden": 8, "features": 8, "words": Words(glove_size=0, task=8, filters=4), **arguments}
+        model = make(**{key: small[key] for key in inspect.signature(make).parameters if key in small})
+        model.prepare(
+            text
+            for case in cases
+            for text in (*case.facts("both"), *(turn.text for turn in case.context.turns), *case.target.candidates)
+        )
+        return model.eval()
+
+    return build

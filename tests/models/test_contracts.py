@@ -1,0 +1,266 @@
+"""What every model promises, whichever it is: the models are found, not listed."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from personae import catalogue, run
+from personae.data.candidates import examples
+from personae.data.toy import CHANCE, Selection
+from personae.nn.persona_fusion import Fusion
+from personae.tasks.selection import Selection as SelectionTask
+from personae.types import Example, Persona, Whose
+
+Build = Callable[..., Any]
+Case = Callable[..., Example]
+
+
+def _variants() -> list[tuple[str, dict[str, str]]]:
+    """Every model by name, and how it can be made: with every fusion if it has one."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for model in catalogue.models():
+        module, _, constructor = model["class"].rpartition(".")
+        fuses = "fusion" in inspect.signature(getattr(import_module(module), constructor)).parameters
+        found += [(model["name"], {"fusion": fusion} if fuses else {}) for fusion in (get_args(Fusion) if fuses else [""])]
+    return found
+
+
+VARIANTS = _variants()
+TRAINED = [variant for variant in VARIANTS if catalogue.untrained(variant[0]) is None]
+
+
+def _name(variant: tuple[str, dict[str, str]]) -> str:
+    return "-".join((variant[0], *variant[1].values()))
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=_name)
+def model(request: pytest.FixtureRequest, build: Build) -> Any:
+    name, arguments = request.param
+    return build(name, **arguments)
+
+
+@pytest.fixture(params=TRAINED, ids=_name)
+def trained(request: pytest.FixtureRequest, build: Build) -> Callable[..., Any]:
+    """Makes a model that is trained; `seed` and further arguments are its own."""
+    name, arguments = request.param
+    return lambda **more: build(name, **arguments, **more)
+
+
+def score(model: Any, cases: Sequence[Example]) -> Tensor:
+    with torch.inference_mode():
+        scores: Tensor = model.score(model.collate(cases))
+    return scores
+
+
+def with_facts(case: Example, *, place: int, facts: tuple[str, ...]) -> Example:
+    speakers = list(case.context.speakers)
+    speakers[place] = replace(speakers[place], persona=Persona(facts))
+    return replace(case, context=replace(case.context, speakers=(speakers[0], speakers[1])))
+
+
+def test_the_models() -> None:
+    assert [model["name"] for model in catalogue.models()] == ["hre", "imn", "minilm", "tfidf"]
+    assert [_name(variant) for variant in TRAINED] == [
+        f"{name}-{fusion}" for name in ("hre", "imn") for fusion in ("none", "na", "ca", "ra", "cra")
+    ]
+
+
+def test_a_batch_of_one_is_the_row_of_a_larger_batch(model: Any, cases: Sequence[Example]) -> None:
+    together = score(model, cases)
+    assert together.shape == (len(cases), 4)
+    for place, case in enumerate(cases):
+        torch.testing.assert_close(score(model, [case])[0], together[place], atol=1e-5, rtol=1e-5)
+
+
+def test_missing_candidates_score_minus_infinity(model: Any, cases: Sequence[Example]) -> None:
+    cut = [
+        replace(case, target=replace(case.target, candidates=case.target.candidates[:count]))
+        for case, count in zip(cases, (2, 4, 1, 3, 4, 2, 3), strict=True)
+    ]
+    together, full = score(model, cut), score(model, cases)
+    for row, case in enumerate(cut):
+        count = len(case.target.candidates)
+        assert together[row, count:].tolist() == [-torch.inf] * (4 - count)
+        torch.testing.assert_close(together[row, :count], full[row, :count], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(score(model, [case])[0], full[row, :count], atol=1e-5, rtol=1e-5)
+
+
+def test_permuted_candidates_have_permuted_scores(model: Any, cases: Sequence[Example]) -> None:
+    order = [2, 0, 3, 1]
+    permuted = [
+        replace(case, target=replace(case.target, candidates=tuple(case.target.candidates[i] for i in order)))
+        for case in cases
+    ]
+    torch.testing.assert_close(score(model, permuted), score(model, cases)[:, order], atol=1e-5, rtol=1e-5)
+
+
+def test_the_score_does_not_know_the_true_reply(model: Any, cases: Sequence[Example]) -> None:
+    unknown = [replace(case, target=replace(case.target, text="")) for case in cases]
+    assert torch.equal(score(model, unknown), score(model, cases))
+
+
+@pytest.mark.parametrize("whose", get_args(Whose))
+def test_the_persona_that_is_read_changes_the_scores(
+    model: Any, cases: Sequence[Example], whose: Whose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = {"none": (), "self": (1,), "partner": (0,), "both": (0, 1)}[whose]
+    if model.persona == "none":  # built without
+        read = ()
+    else:
+        monkeypatch.setattr(model, "persona", whose)
+    case = cases[2]
+    before = score(model, [case])
+    for place in (0, 1):
+        facts = (case.target.candidates[0], "i sing near the river")
+        changed = not torch.equal(score(model, [with_facts(case, place=place, facts=facts)]), before)
+        assert changed == (place in read)
+
+
+def test_a_model_without_fusion_reads_no_persona(build: Build) -> None:
+    assert {name: build(name, fusion="none").persona for name in ("hre", "imn")} == {"hre": "none", "imn": "none"}
+
+
+def test_the_context_changes_the_scores(model: Any, case: Case) -> None:
+    replies = ["my cat sleeps", "the bird sings"]
+    about_cats, about_birds = (case(said=[text], candidates=replies) for text in ("my cat ?", "all bird day"))
+    assert not torch.allclose(score(model, [about_cats]), score(model, [about_birds]))
+
+
+@pytest.mark.parametrize(
+    ("said", "facts", "candidates"),
+    [
+        (["hello there"], [], ["hi", "no"]),
+        (["hello there"], [f"i have {number} cats" for number in range(200)], ["hi", "i have 3 cats"]),
+        ([], ["i like cats"], ["hi", "no"]),
+        ([""], [""], ["", "hi"]),
+        ([" \t\n"], ["  "], ["", " "]),
+        (["hello there"], ["i like cats"], ["word " * 5000, "hi"]),
+        (["hello " * 5000], ["cats " * 5000], ["hi", "no"]),
+        (["x" * 5000], ["i like cats"], ["y" * 5000, "hi"]),
+        (["utterance"] * 300, ["i like cats"], ["hi", "no"]),
+        (["👋🏽 👨‍👩‍👧‍👦"], ["❤️ 🐈"], ["😀" * 50, "🐈"]),
+        (["你好，你喜欢猫吗？"], ["我有两只猫。"], ["是的，我很喜欢", "不"]),
+        (["مرحبا كيف حالك"], ["ฉันชอบแมว"], ["é è ü ß", "e\u0301\u0323"]),
+        (["a\x00b\x07\x1b[31m"], ["\u202e\ufeff\u200b"], ["\x7f\x85\u2028", "\r\n"]),
+        (["half a pair: \ud83d"], ["\udc00 like"], ["\udfff", "hi"]),
+        (["the same"], ["the same"], ["the same", "the same"]),
+    ],
+    ids=lambda texts: ascii(texts)[:24] if isinstance(texts, list) else None,
+)
+def test_whatever_is_said_has_a_finite_score(
+    model: Any, case: Case, said: list[str], facts: list[str], candidates: list[str]
+) -> None:
+    rough = case(said=said, facts=facts, candidates=candidates)
+    scores = score(model, [rough])
+    assert scores.shape == (1, 2)
+    assert scores.isfinite().all()
+    if candidates[0] == candidates[1]:
+        assert scores[0, 0] == pytest.approx(float(scores[0, 1]), abs=1e-6)
+
+
+def test_scores_say_what_they_are(model: Any, cases: Sequence[Example]) -> None:
+    assert model.scale == ("logit" if hasattr(model, "loss") else "similarity")
+    assert model.scale == "logit" or score(model, cases).abs().max() <= 2 + 1e-6
+
+
+def test_every_parameter_is_trained(trained: Callable[..., Any], cases: Sequence[Example]) -> None:
+    model = trained().double()
+    model.loss(model.collate(cases)).backward()
+    untouched = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or parameter.grad.abs().max() < 1e-12)
+    }
+    # The bias of equation 9 is added to every line's weight before the softmax, which does not change by it.
+    assert untouched == ({"fusion.query.bias"} if getattr(model.fusion, "fusion", None) == "na" else set())
+
+
+def test_the_same_seed_gives_the_same_loss(trained: Callable[..., Any], cases: Sequence[Example]) -> None:
+    losses = []
+    for seed in (1, 1, 2):
+        model = trained(seed=seed).train()
+        losses.append(float(model.loss(model.collate(cases)).detach()))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_dropout_is_for_training_only(trained: Callable[..., Any], cases: Sequence[Example]) -> None:
+    model = trained()
+    assert torch.equal(score(model, cases), score(model, cases))
+    model.train()
+    assert not torch.equal(score(model, cases), score(model, cases))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("softmax_in_float", [False, True], ids=["cpu", "like-cuda"])
+def test_half_precision_is_close(
+    trained: Callable[..., Any],
+    cases: Sequence[Example],
+    dtype: torch.dtype,
+    softmax_in_float: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = trained()
+    exact = score(model, cases)
+    if softmax_in_float:  # what automatic mixed precision does on a GPU
+        softmax = Tensor.softmax
+        monkeypatch.setattr(Tensor, "softmax", lambda self, dim: softmax(self.float(), dim))
+    with torch.autocast("cpu", dtype):
+        batch = model.collate(cases)
+        rounded, loss = model.score(batch), model.loss(batch)
+    torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0.02)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("variant", TRAINED, ids=_name)
+def test_a_saved_model_gives_the_same_scores(
+    variant: tuple[str, dict[str, str]], cases: Sequence[Example], tmp_path: Path
+) -> None:
+    words = {"class_path": "personae.nn.words.Words", "init_args": {"glove_size": 0, "task": 8, "filters": 4}}
+    path = next(model["class"] for model in catalogue.models() if model["name"] == variant[0])
+    made = {"class_path": path, "init_args": {"hidden": 8, "features": 8, "words": words, **variant[1]}}
+    recipe = {"task": {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    task = run.build(str(tmp_path / "recipe.yaml")).eval()
+    task.prepare([case.context for case in cases])
+    run.save(task, tmp_path)
+    loaded = run.load(str(tmp_path))
+    assert not loaded.training
+    assert torch.equal(score(loaded.model, cases), score(task.model, cases))
+
+
+@pytest.mark.parametrize("name", [variant[0] for variant in VARIANTS if variant not in TRAINED])
+def test_a_model_that_needs_no_training_is_loaded_by_name(name: str, build: Build, cases: Sequence[Example]) -> None:
+    expected = build(name)
+    loaded = run.load(name)
+    loaded.model.prepare([])
+    expected.prepare([])
+    torch.testing.assert_close(score(loaded.model, cases), score(expected, cases))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imn", "hre"])
+def test_the_toy_corpus_is_solved(name: str, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((Path(run.__file__).parent / "recipes" / "selection" / "imn-toy-ra.yaml").read_text())
+    path = next(model["class"] for model in catalogue.models() if model["name"] == name)
+    recipe["task"]["init_args"]["model"]["class_path"] = path
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    result = run.train(str(tmp_path / "recipe.yaml"), {}, out=tmp_path / "run")
+    assert result["metrics"]["hits@1/20"]["value"] >= 0.6
+
+
+def test_word_overlap_does_not_solve_the_toy_corpus() -> None:
+    valid = examples(Selection().split("valid"))
+    task = SelectionTask(model=run.load("tfidf").model)
+    task.model.prepare(text for case in valid for text in case.target.candidates)
+    hits = task.metrics(run.predict(task, valid))["hits@1/20"]
+    assert abs(sum(hits) / len(hits) - CHANCE) <= 0.04

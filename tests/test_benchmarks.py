@@ -1,0 +1,104 @@
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from personae.data import jsonl, toy
+from personae.nn.recurrent import BiLSTM, pack
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+KEYS = {"what", "ratio", "ours", "theirs", "unit", "runs", "equal", "machine"}
+
+
+@pytest.fixture(scope="module")
+def step() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("selection_step", FOLDER / "selection_step.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("benchmarks") / "toy.jsonl"
+    jsonl.write(toy.Selection(dialogues=8).split("valid"), path)
+    sizes = ["--hidden", "6", "--cases", "2", "--batches", "2", "--runs", "1"]
+    return [*sizes, "--threads", str(torch.get_num_threads()), "--data", str(path)]
+
+
+@pytest.mark.parametrize("fusion", ["none", "na", "ca", "ra", "cra"])
+def test_one_json_object_and_equal_results(
+    step: ModuleType, arguments: list[str], fusion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert step.main([*arguments, "--fusion", fusion, "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert set(result) >= KEYS
+    assert result["equal"] is True
+    assert result["ratio"] == pytest.approx(sum(result["ratios"]) / 2)
+    assert len(result["ratios"]) == 2
+    assert set(result["variants"]) == {"packed", "reversed"}
+    assert fusion in result["what"]
+    assert "run 1, batch 2" in printed.err
+
+
+def test_a_readable_line(step: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert step.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert "times as fast; the same scores and gradients" in printed
+
+
+@pytest.mark.parametrize("reading", ["packed", "reversed"])
+def test_both_ways_to_read_padding_give_our_states(step: ModuleType, reading: str) -> None:
+    torch.manual_seed(0)
+    ours, lengths = BiLSTM(width=3, hidden=4), torch.tensor([2, 5, 1])
+    inputs = torch.randn(3, 5, 3)
+    packing = pack(torch.tensor([0, 5, 10]), lengths)
+    expected = ours(ours.project(inputs.flatten(0, 1)), packing)
+    states = step.PlainBiLSTM(ours, reading)(inputs, lengths).flatten(0, 1)[packing.rows]
+    torch.testing.assert_close(states, expected)
+
+
+def test_padding_that_leaks_is_not_equal(
+    step: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = step._pooled
+
+    def leaking(states: Tensor, lengths: Tensor) -> Tensor:
+        pooled: Tensor = right(states, torch.full_like(lengths, states.shape[1]))
+        return pooled
+
+    monkeypatch.setattr(step, "_pooled", leaking)
+    assert step.main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"] is False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--data", "no-such-file.txt"], "no-such-file.txt: found neither here"),
+        (["--cases", "10000"], "--cases: 10000"),
+    ],
+)
+def test_a_mistake_exits_2_with_one_message(
+    step: ModuleType, arguments: list[str], wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert step.main([*arguments, *wrong, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"error: {message}")
+    assert printed.err.count("\n") == 1
+
+
+def test_every_script_is_in_the_readme() -> None:
+    scripts = sorted(path.name for path in FOLDER.glob("*.py"))
+    assert "selection_step.py" in scripts
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert [name for name in scripts if f"`{name}`" not in readme] == []
