@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: th
 Case = Callable[..., Example]
 Build = Callable[..., Any]
 
-_WORDS = "a cat dog bird sings and sleeps all day near the old river , where i like to swim with my two small brothers !"
+_WORDS = "a cat dog bird sings and sleeps all day near the old river , i like to swim with my two small brothers !"
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,21 @@
 """Lightning checkpoints without pickle: one safetensors file, whose metadata holds everything that is no tensor as
-JSON."""
+JSON; and the callback that writes them."""
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from personae.data import lines
+from personae.tasks.base import Task
 from personae.types import InputError
 
 
@@ -85,3 +89,65 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Deletes a checkpoint."""
         Path(path).unlink(missing_ok=True)
+
+
+class Keeper(lightning.Callback):
+    """Keeps the weights that are best on "dev", all of the training's state, to resume from, and the course of it."""
+
+    def __init__(self, folder: Path, *, every: int) -> None:
+        self.last, self.best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.safetensors"
+        self.course = folder / "training.jsonl"
+        self.steps: list[dict[str, Any]] = []
+        self.every = every
+        self.highest, self.step = float("-inf"), 0
+        self.cpu_seconds, self._since = 0.0, time.process_time()
+
+    @property
+    def state_key(self) -> str:
+        """The one name that its state is kept under."""
+        return "Keeper"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, its step, the processor time spent, and the measurements."""
+        self.clock()
+        return {"highest": self.highest, "step": self.step, "cpu_seconds": self.cpu_seconds, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a state."""
+        self.highest, self.step, self.steps = state_dict["highest"], state_dict["step"], state_dict["steps"]
+        self.cpu_seconds += state_dict["cpu_seconds"]
+
+    def clock(self) -> None:
+        """Adds the processor time since it was last called."""
+        now = time.process_time()
+        self.cpu_seconds, self._since = self.cpu_seconds + now - self._since, now
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stops at once where what is resumed had stopped for lack of patience."""
+        trainer.should_stop = any(stop.wait_count >= max(stop.patience, 1) for stop in trainer.early_stopping_callbacks)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Keeps the state now and then, but not right before a validation, which will."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        done = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
+        if trainer.global_step % self.every == 0 and done % int(trainer.val_check_batch or 1):
+            self._keep(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keeps the weights if they are the best, the state and the measurements."""
+        assert isinstance(pl_module, Task)
+        self.clock()
+        measured = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items()}
+        self.steps.append({"step": trainer.global_step, "cpu_seconds": round(self.cpu_seconds, 1), **measured})
+        lines.save(map(json.dumps, self.steps), self.course)
+        value = float(trainer.callback_metrics[pl_module.monitor])
+        if value > self.highest:
+            self.highest, self.step = value, trainer.global_step
+            save(pl_module.model.state_dict(), self.best)
+        self._keep(trainer)
+
+    def _keep(self, trainer: lightning.Trainer) -> None:
+        """Keeps the state, except amid the batches of one step, since a checkpoint holds no gradients."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches:
+            trainer.save_checkpoint(self.last, weights_only=False)

@@ -328,7 +328,11 @@ def _command(function: Callable[..., None]) -> ArgumentParser:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
             parser.add_argument(
-                f"--{name}", type=parameter.annotation, required=required, default=default, help=documented[name]
+                f"{'-' if len(name) == 1 else '--'}{name}",
+                type=parameter.annotation,
+                required=required,
+                default=default,
+                help=documented[name],
             )
     return parser
 
@@ -392,3 +396,7 @@ def _print(content: Any) -> None:
 def _fail(message: str, code: int) -> int:
     print(f"personae: {message}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

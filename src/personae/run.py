@@ -8,7 +8,7 @@ environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickl
 import hashlib
 import json
 import platform
-import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,78 +33,16 @@ from personae.tasks.selection import Selection
 from personae.types import Corpus, Example, InputError, Paper, Row, Whose
 
 
-class Keeper(lightning.Callback):
-    """Keeps the weights that are best on "dev", all of the training's state, to resume from, and the course of it."""
-
-    def __init__(self, folder: Path, *, every: int) -> None:
-        self.last, self.best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.safetensors"
-        self.course = folder / "training.jsonl"
-        self.steps: list[dict[str, Any]] = []
-        self.every = every
-        self.highest, self.step = float("-inf"), 0
-        self.cpu_seconds, self._since = 0.0, time.process_time()
-
-    @property
-    def state_key(self) -> str:
-        """The one name that its state is kept under."""
-        return "Keeper"
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value so far, its step, the processor time spent, and the measurements."""
-        self.clock()
-        return {"highest": self.highest, "step": self.step, "cpu_seconds": self.cpu_seconds, "steps": self.steps}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a state."""
-        self.highest, self.step, self.steps = state_dict["highest"], state_dict["step"], state_dict["steps"]
-        self.cpu_seconds += state_dict["cpu_seconds"]
-
-    def clock(self) -> None:
-        """Adds the processor time since it was last called."""
-        now = time.process_time()
-        self.cpu_seconds, self._since = self.cpu_seconds + now - self._since, now
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stops at once where what is resumed had stopped for lack of patience."""
-        trainer.should_stop = any(stop.wait_count >= max(stop.patience, 1) for stop in trainer.early_stopping_callbacks)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Keeps the state now and then, but not right before a validation, which will."""
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        done = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
-        if trainer.global_step % self.every == 0 and done % int(trainer.val_check_batch or 1):
-            self._keep(trainer)
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Keeps the weights if they are the best, the state and the measurements."""
-        assert isinstance(pl_module, Task)
-        self.clock()
-        measured = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items()}
-        self.steps.append({"step": trainer.global_step, "cpu_seconds": round(self.cpu_seconds, 1), **measured})
-        lines.save(map(json.dumps, self.steps), self.course)
-        value = float(trainer.callback_metrics[pl_module.monitor])
-        if value > self.highest:
-            self.highest, self.step = value, trainer.global_step
-            checkpoint.save(pl_module.model.state_dict(), self.best)
-        self._keep(trainer)
-
-    def _keep(self, trainer: lightning.Trainer) -> None:
-        """Keeps the state, except amid the batches of one step, since a checkpoint holds no gradients."""
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches:
-            trainer.save_checkpoint(self.last, weights_only=False)
-
-
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
     """Fits a recipe, `changes` made to it ("task.model.hidden": "64"), into the folder `out`; see `fit`.
 
     With `resume`, `recipe` may be None, for the one in `out`. InputError where the recipe is not one, `out` holds a run
     already (without `resume`), or none (with it).
     """
-    kept = out / "recipe.yaml"
-    if resume and not (out / "checkpoints" / "last.ckpt").exists():
-        raise InputError(f"{out}: there is no checkpoint to resume from; leave --resume out")
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    kept, last = out / "recipe.yaml", out / "checkpoints" / "last.ckpt"
+    if resume and not kept.exists():
+        raise InputError(f"{out}: there is no run to resume; leave --resume out")
+    if not resume and out.exists() and (not out.is_dir() or any(file != kept for file in out.iterdir())):
         raise InputError(f"{out}: is not an empty folder; resume its run with --resume, or name another")
     source = str(kept) if recipe is None and resume else recipe
     if source is None:
@@ -116,11 +54,13 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
         for key in ("task", "corpus", "seed"):
             if settings[key] != before[key]:
                 raise InputError(f"--resume: {key} is not what it was in {kept}; only the trainer may change")
+    if not 0 <= settings.seed < 1 << 32:
+        raise InputError(f"seed: {settings.seed} is not between 0 and {(1 << 32) - 1}")
     lightning.seed_everything(settings.seed, verbose=False)
-    made = parser.instantiate(settings)
+    made = _checked(lambda: parser.instantiate(settings), source)
     out.mkdir(parents=True, exist_ok=True)
-    lines.save([parser.dump(settings, skip_none=False).rstrip()], kept)
-    return fit(out=out, resume=resume, **made)
+    lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
+    return fit(out=out, resume=resume and last.exists(), **made)
 
 
 def fit(
@@ -154,8 +94,10 @@ def fit(
     """
     if not hasattr(task.model, "loss"):
         raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
+    if save_every < 1:
+        raise InputError(f"save_every: {save_every} is not at least 1")
     task.seed = seed
-    keeper = Keeper(out, every=save_every)
+    keeper = checkpoint.Keeper(out, every=save_every)
     dialogues, dev = list(corpus.split("train")), examples(corpus.split("dev"))
     replies = examples(dialogues, sides="both")
     if not replies or not dev:
@@ -163,13 +105,19 @@ def fit(
     if not resume:
         task.prepare(dialogues)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
+    interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
+    by_epoch = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if by_epoch and isinstance(interval, int) and interval > len(batches):
+        raise InputError(f"trainer.val_check_interval: {interval} is more than the {len(batches)} batches of an epoch")
     callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, mode="max", patience=patience, check_on_train_epoch_end=False))
     trainer.callbacks = [_Progress(), *callbacks, keeper]  # type: ignore[attr-defined]
     trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
     try:
-        trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
+            trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     keeper.clock()

@@ -29,7 +29,8 @@ def _variants() -> list[tuple[str, dict[str, str]]]:
     for model in catalogue.models():
         module, _, constructor = model["class"].rpartition(".")
         fuses = "fusion" in inspect.signature(getattr(import_module(module), constructor)).parameters
-        found += [(model["name"], {"fusion": fusion} if fuses else {}) for fusion in (get_args(Fusion) if fuses else [""])]
+        ways = [{"fusion": fusion} for fusion in get_args(Fusion)] if fuses else [{}]
+        found += [(model["name"], way) for way in ways]
     return found
 
 

@@ -32,7 +32,7 @@ class Packing:
 
 def pack(starts: Tensor, lengths: Tensor) -> Packing:
     """Packs sequences of which number s occupies the rows `starts[s]` to `starts[s] + lengths[s] - 1`; both (S,), every
-    length at least 1."""
+    length at least 1. No two may share a row, but rows may be left out."""
     order = torch.argsort(lengths, descending=True, stable=True)
     lengths, starts = lengths[order], starts[order]
     steps = torch.arange(int(lengths[0]), device=lengths.device)

@@ -94,6 +94,8 @@ def _word2vec(sentences: Sequence[list[str]], width: int, seed: int) -> tuple[di
     """word2vec (skip-gram, negative sampling) on `sentences`; one thread, so that a seed gives one result."""
     from gensim.models import Word2Vec
 
+    if len({word for sentence in sentences for word in sentence}) == sum(map(len, sentences)):
+        return {}, np.empty((0, width), np.float32)  # no word occurs twice
     model = Word2Vec(sentences, vector_size=width, sg=1, min_count=2, window=5, epochs=5, seed=seed, workers=1)
     return model.wv.key_to_index, model.wv.vectors
 
@@ -118,6 +120,8 @@ class Words(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not windows or max(windows) > longest:
+            raise InputError(f"words.windows: {list(windows)} must be some, none longer than words.longest ({longest})")
         self.glove, self.task, self.longest, self.min_count, self.seed = glove, task, longest, min_count, seed
         self.dropout = nn.Dropout(dropout)
         self.vocabulary = Vocabulary()
@@ -146,6 +150,8 @@ class Words(nn.Module):
             tables.append((self.glove_size, *_word2vec(sentences, self.task, self.seed)))
         for left, rows, vectors in tables:
             mine = [number for number, word in enumerate(self.vocabulary.words) if word in rows]
+            if not mine:
+                continue
             chosen = np.array(vectors[[rows[self.vocabulary.words[number]] for number in mine]], np.float32)
             chosen *= 0.5 / max(float(np.sqrt((chosen**2).mean())), 1e-6)  # the tables come in different scales
             self.table[mine, left : left + vectors.shape[1]] = torch.from_numpy(chosen)

@@ -55,6 +55,8 @@ class Selection(Task):
         super().__init__(
             model=model, batch_size=batch_size, learning_rate=learning_rate, decay=decay, decay_steps=decay_steps
         )
+        if batch_size < 1:
+            raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         if not 2 <= candidates <= pool:
             raise InputError(f"task: candidates must be between 2 and pool ({pool}), not {candidates}")
         self.candidates, self.pool = candidates, pool

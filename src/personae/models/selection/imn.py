@@ -12,7 +12,8 @@ a~ goes through the attention, and only a * a~ is multiplied for each pair. Drop
 features of a word wherever it occurs in a batch, since each distinct word is represented, and each distinct sentence
 encoded, once.
 
-Not stated in the papers: the response that persona fusion is aware of is the one after matching; otherwise as in HRE.
+Not stated in the papers: which response persona fusion is aware of; "identical to that in HRE" is read as the response of
+equation 6, encoded and not yet matched. Otherwise as in HRE.
 """
 
 from collections.abc import Iterable, Sequence
@@ -82,8 +83,9 @@ class IMN(nn.Module):
         context, response = self._match(_unpacked(packed, packing.rows), batch)  # (B, N, 4H) each
         parts = [context, response]
         if self.fusion is not None:
-            lines = self.dropout(pool(packed, packing))[batch.persona.clamp(min=0)]  # (B, P, 4H)
-            parts.insert(1, self.fusion(lines, batch.persona >= 0, context, response))
+            vectors = self.dropout(pool(packed, packing))  # (S, 4H), equations 4-6
+            lines, encoded = vectors[batch.persona.clamp(min=0)], vectors[batch.candidates.clamp(min=0)]
+            parts.insert(1, self.fusion(lines, batch.persona >= 0, context, encoded))
         scores: Tensor = self.output(self.dropout(F.relu(self.hidden(torch.cat(parts, 2))))).squeeze(2)
         return scores.masked_fill(batch.candidates < 0, -torch.inf)
 

@@ -1,0 +1,158 @@
+"""Every shipped recipe fits the signatures that it is for, and what is wrong with another is said."""
+
+from pathlib import Path
+
+import pytest
+
+from personae import catalogue, published, recipes, run
+from personae.types import InputError, Paper
+
+SHIPPED = sorted(recipes.shipped())
+RECIPE = "selection/imn-toy-ra"
+
+
+def test_the_shipped_recipes() -> None:
+    on_personachat = {
+        f"selection/{model}-personachat-{fusion}"
+        for model in ("hre", "imn")
+        for fusion in ("ca", "cra", "na", "none", "ra")
+    }
+    assert len(SHIPPED) == 11
+    assert set(SHIPPED) == {*on_personachat, RECIPE}
+
+
+def test_every_model_that_is_trained_has_recipes_and_no_other() -> None:
+    assert {model["name"]: len(model["recipes"]) for model in catalogue.models()} == {
+        "hre": 5,
+        "imn": 6,
+        "minilm": 0,
+        "tfidf": 0,
+    }
+    for model in catalogue.models():
+        assert model["trained"] == bool(model["recipes"])
+        for name in model["recipes"]:
+            assert name.startswith(f"{model['families'][0]}/{model['name']}-")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_fits_its_signatures_and_its_model_is_built(name: str) -> None:
+    settings = run._settings(run._parser(), name, {})
+    task = run.build(name)
+    made = settings.task.init_args.model
+    assert f"{type(task.model).__module__}.{type(task.model).__name__}" == made.class_path
+    fusion = "none" if task.model.fusion is None else task.model.fusion.fusion
+    assert (fusion, task.model.persona == "none") == (made.init_args.fusion, fusion == "none")
+    assert name.endswith(f"-{fusion}")
+    assert recipes.find(name).read_text(encoding="utf-8").startswith("# ")  # what it is
+    if "paper" in recipes.read(name):
+        assert published.lookup(Paper(**recipes.read(name)["paper"])) is not None
+
+
+def test_a_recipe_may_name_where_its_system_is_published() -> None:
+    paper = {"name": "persona-fusion", "table": "table4", "row": "IMN-RA", "column": "self hits@1"}
+    settings = run._settings(run._parser(), RECIPE, {f"paper.{key}": value for key, value in paper.items()})
+    assert vars(settings.paper) == paper
+    with pytest.raises(InputError, match="'rows' is not accepted"):
+        run._settings(run._parser(), RECIPE, {"paper": "{name: dim, table: table4, rows: DIM}"})
+
+
+def test_recipes_are_read_from_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("seed: 3\ntask: {}\n")
+    assert recipes.read(str(path)) == {"seed": 3, "task": {}}
+    assert recipes.find(str(path)) == path
+    assert recipes.find(RECIPE).is_file()
+
+
+def test_changes_reach_into_the_arguments_of_classes() -> None:
+    arguments = {"task": {"class_path": "a.Task", "init_args": {"model": {"class_path": "a.Model"}}}, "seed": 1}
+    recipes.change(
+        arguments,
+        {"task.model.hidden": "64", "task.pool": "1e-3", "seed": "2", "trainer.callbacks": "[a, b]", "x.y.z": "null"},
+    )
+    model = {"class_path": "a.Model", "init_args": {"hidden": 64}}
+    assert arguments == {
+        "task": {"class_path": "a.Task", "init_args": {"model": model, "pool": "1e-3"}},
+        "seed": 2,
+        "trainer": {"callbacks": ["a", "b"]},
+        "x": {"y": {"z": None}},
+    }
+
+
+def edited(edit: str, to: Path) -> Path:
+    """The shipped recipe with `old -> new` replaced, or another text."""
+    old, arrow, new = edit.partition(" -> ")
+    text = recipes.find(RECIPE).read_text()
+    assert not arrow or text.count(old) == 1
+    to.write_text(text.replace(old, new) if arrow else edit)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ("fusion: ra -> fusoin: ra", "'fusoin' is not accepted"),
+        ("batch_size: -> batchsize:", "'batchsize' is not accepted"),
+        ("accelerator: -> acelerator:", "'acelerator' is not accepted"),
+        ("trainer: -> trainr:", r"'trainr\..*' is not accepted"),
+        ("fusion: ra -> fusion: xa", r'(?s)"fusion".*Got value: xa'),
+        ("hidden: 32 -> hidden: many", r'(?s)"hidden".*Expected a .*int.*Got value: many'),
+        ("selection.imn.IMN -> selection.imn.INM", "has no attribute 'INM'"),
+        ("selection.imn.IMN -> selection.nowhere.IMN", "has no attribute 'nowhere'"),
+        (
+            "personae.models.selection.imn.IMN -> personae.data.toy.Selection",
+            r'(?s)"model".*does not implement protocol Scorer',
+        ),
+        ("personae.data.toy.Selection -> lightning.Trainer", r'(?s)"corpus".*does not implement protocol Corpus'),
+        ("accelerator: cpu -> accelerator: abacus", "invalid accelerator name"),
+        ("just text", "a recipe is a mapping with the keys task, corpus and trainer"),
+        ("- a list", "a recipe is a mapping with the keys task, corpus and trainer"),
+        ("", "a recipe is a mapping with the keys task, corpus and trainer"),
+        ("task: [", "cannot be read as YAML"),
+        ("seed: 0", "the following arguments are required: task, corpus, trainer"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused(edit: str, message: str, tmp_path: Path) -> None:
+    recipe = edited(edit, tmp_path / "recipe.yaml")
+    with pytest.raises(InputError, match=message) as refused:
+        run.train(str(recipe), {}, out=tmp_path / "run")
+    assert str(recipe) in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": "-1"}, "seed: -1 is not between 0 and 4294967295"),
+        ({"save_every": "0"}, "save_every: 0 is not at least 1"),
+        ({"task.batch_size": "0"}, "batch_size must be at least 1, not 0"),
+        ({"task.candidates": "1"}, "candidates must be between 2 and pool"),
+        ({"corpus.dialogues": "0"}, "dialogues: 0 is not between 1 and 50000"),
+        ({"trainer.val_check_interval": "99"}, "trainer.val_check_interval: 99 is more than the 1 batches of an epoch"),
+        (
+            {"task.model.words.longest": "2"},
+            r"words\.windows: \[3, 4, 5\] must be some, none longer than words\.longest",
+        ),
+        ({"task.modle.hidden": "8"}, "'modle.hidden' is not accepted"),
+        ({"task.model.hidden.size": "8"}, "--task.model.hidden.size: leads through 32, which has no parts"),
+        ({"task.model.hidden": "[1"}, r"--task\.model\.hidden: '\[1' cannot be read as YAML"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(changes: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run.train(RECIPE, {"corpus.dialogues": "8", **changes}, out=tmp_path / "run")
+
+
+def test_a_model_without_a_loss_is_not_trained(tmp_path: Path) -> None:
+    model = "{class_path: personae.models.selection.tfidf.TfIdf}"
+    with pytest.raises(InputError, match=r"task\.model: TfIdf needs no training; evaluate it by its name"):
+        run.train(RECIPE, {"task.model": model, "corpus.dialogues": "8"}, out=tmp_path / "run")
+
+
+def test_a_recipe_that_is_nowhere_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"nowhere\.yaml: no such recipe; give a YAML file, or one of: .*selection/imn-toy"
+    ):
+        run.train(str(tmp_path / "nowhere.yaml"), {}, out=tmp_path / "run")
+    with pytest.raises(InputError, match="--config: name a recipe"):
+        run.train(None, {}, out=tmp_path / "run")

@@ -1,0 +1,261 @@
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from personae.data.candidates import examples
+from personae.data.toy import Selection as Toy
+from personae.tasks.base import Batch, Batches, bucketed
+from personae.tasks.selection import Selection, texts
+from personae.types import Dialogue, Example, InputError, Persona, Speaker, Turn
+
+
+@dataclass(frozen=True)
+class Inputs:
+    examples: Sequence[Example]
+
+    def to(self, device: torch.device | str) -> "Inputs":
+        return self
+
+
+class Longest(nn.Module):
+    """Prefers long replies."""
+
+    persona = "none"
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        self.read = list(texts)
+
+    def size(self, example: Example) -> int:
+        return len(example.context.turns)
+
+    def collate(self, examples: Sequence[Example]) -> Inputs:
+        return Inputs(examples)
+
+    def score(self, batch: Inputs) -> Tensor:
+        most = max(len(example.target.candidates) for example in batch.examples)
+        rows = [[len(text) for text in example.target.candidates] for example in batch.examples]
+        return torch.tensor([row + [-torch.inf] * (most - len(row)) for row in rows], dtype=torch.float64)
+
+    def loss(self, batch: Inputs) -> Tensor:
+        return self.score(batch).sum()
+
+
+def dialogues(count: int = 30) -> list[Dialogue]:
+    """Of 2 to 9 turns, every text its own."""
+    speakers = (Speaker("0"), Speaker("1"))
+    return [
+        Dialogue(f"d{number}", speakers, tuple(Turn(i % 2, f"text {number} {i}") for i in range(2 + number % 8)))
+        for number in range(count)
+    ]
+
+
+def cases(count: int = 30) -> list[Example]:
+    return examples(dialogues(count), sides="both")
+
+
+def made(*, seed: int = 0, batch_size: int = 8, candidates: int = 5, pool: int = 20) -> Selection:
+    task = Selection(model=Longest(), batch_size=batch_size, candidates=candidates, pool=pool)
+    task.seed = seed
+    return task
+
+
+def ids(batches: Iterable[Batch]) -> list[list[str]]:
+    return [[example.id for example in batch.examples] for batch in batches]
+
+
+def offered(batches: Iterable[Batch]) -> list[list[tuple[str, ...]]]:
+    return [[example.target.candidates for example in batch.examples] for batch in batches]
+
+
+def test_an_epoch_has_every_example_once_and_the_next_another_order() -> None:
+    wanted = Counter(example.id for example in cases())
+    batches = made().batches(cases())
+    epochs = [ids(batches) for _ in range(3)]
+    for epoch in epochs:
+        assert len(epoch) == len(batches)
+        assert Counter(name for batch in epoch for name in batch) == wanted
+        assert {len(batch) for batch in epoch[:-1]} <= {8, len(cases()) % 8}
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_training_goes_on_from_every_place() -> None:
+    whole = made().batches(cases())
+    expected = [list(zip(ids([batch]), offered([batch]), strict=True)) for _ in range(3) for batch in whole]
+    for place in range(len(expected)):
+        first = made().batches(cases())
+        taken = 0
+        while taken < place:
+            for _ in first:
+                taken += 1
+                if taken == place:
+                    break
+        resumed = made().batches(cases())
+        resumed.load_state_dict(first.state_dict())
+        rest: list[list[tuple[list[str], list[tuple[str, ...]]]]] = []
+        while len(rest) < len(expected) - place:
+            rest += [list(zip(ids([batch]), offered([batch]), strict=True)) for batch in resumed]
+        assert rest == expected[place:]
+
+
+def test_the_place_is_that_of_the_next_epoch_as_soon_as_the_last_batch_is_out() -> None:
+    batches = made().batches(cases())
+    places = [batches.state_dict() for _ in batches]
+    assert places[0] == {"epoch": 0, "done": 1}
+    assert places[-2] == {"epoch": 0, "done": len(batches) - 1}
+    assert places[-1] == {"epoch": 1, "done": 0}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_an_epoch(processes: int) -> None:
+    alone = ids(made().batches(cases()))
+    shared = [made().batches(cases(), rank=rank, processes=processes) for rank in range(processes)]
+    assert {len(batches) for batches in shared} == {len(alone) // processes}
+    parts = [ids(batches) for batches in shared]
+    together = [parts[i % processes][i // processes] for i in range(len(alone) // processes * processes)]
+    assert together == alone[: len(together)]
+
+
+def test_a_seed_fixes_order_and_candidates() -> None:
+    first, same, other = (made(seed=seed).batches(cases()) for seed in (1, 1, 2))
+    assert offered(first) == offered(same)
+    assert ids(same) != ids(other)
+
+
+def test_examples_of_a_batch_are_alike_in_size() -> None:
+    numbers = cases(200)
+    batches = bucketed(numbers, lambda example: len(example.context.turns), batch_size=8, seed="0")
+    spread = [len({len(example.context.turns) for example in batch}) for batch in batches]
+    assert sum(spread) / len(spread) < 2
+    means = [len(batch[0].context.turns) for batch in batches]
+    assert means not in (sorted(means), sorted(means, reverse=True))
+
+
+def test_only_so_many_batches_are_sorted_together() -> None:
+    batches = bucketed(cases(200), lambda example: len(example.context.turns), batch_size=4, seed="0", span=1)
+    spread = [len({len(example.context.turns) for example in batch}) for batch in batches]
+    assert sum(spread) / len(spread) > 2
+
+
+def test_candidates_are_the_reply_and_others_of_other_dialogues() -> None:
+    owner = {turn.text: dialogue.id for dialogue in dialogues() for turn in dialogue.turns}
+    places = Counter[int]()
+    for batch in made().batches(cases()):
+        pool = {text for example in batch.examples for text in example.target.candidates} - {
+            example.target.text for example in batch.examples
+        }
+        assert len(pool) <= 20
+        for example in batch.examples:
+            candidates = example.target.candidates
+            assert len(set(candidates)) == len(candidates) == 5
+            places[candidates.index(example.target.text)] += 1
+            others = set(candidates) - {example.target.text}
+            assert example.context.id not in {owner[text] for text in others}
+    assert set(places) == set(range(5))
+    assert max(places.values()) < 0.4 * places.total()
+
+
+def test_each_epoch_draws_anew() -> None:
+    batches = made().batches(cases())
+    drawn: list[dict[str, set[str]]] = [
+        {example.id: set(example.target.candidates) for batch in batches for example in batch.examples}
+        for _ in range(2)
+    ]
+    same = [name for name in drawn[0] if drawn[0][name] == drawn[1][name]]
+    assert len(same) < 0.2 * len(drawn[0])
+
+
+def test_candidates_that_are_given_are_kept() -> None:
+    given = [
+        replace(example, target=replace(example.target, candidates=("x", example.target.text))) for example in cases()
+    ]
+    for batch in made().batches(given):
+        for example in batch.examples:
+            assert example.target.candidates == ("x", example.target.text)
+
+
+def test_few_replies_make_few_candidates() -> None:
+    for batch in made().batches(cases(2)):
+        for example in batch.examples:
+            assert 2 <= len(example.target.candidates) <= 5
+            assert example.target.text in example.target.candidates
+
+
+@pytest.mark.parametrize(("candidates", "pool"), [(1, 20), (21, 20), (0, 0)])
+def test_a_number_of_candidates_that_cannot_be_is_refused(candidates: int, pool: int) -> None:
+    with pytest.raises(InputError, match=rf"task: candidates must be between 2 and pool \({pool}\), not {candidates}"):
+        made(candidates=candidates, pool=pool)
+
+
+def test_held_out_examples_come_once_each_and_again_when_asked() -> None:
+    batches = made().held_out(cases())
+    for _ in range(2):
+        names = [name for batch in ids(batches) for name in batch]
+        assert Counter(names) == Counter(example.id for example in cases())
+    assert [len(batch.examples) for batch in batches] == [32] * (len(cases()) // 32) + [len(cases()) % 32]
+    sizes = [len(example.context.turns) for batch in batches for example in batch.examples]
+    assert sizes == sorted(sizes)
+
+
+def test_rows_hold_the_scores_of_the_examples_candidates() -> None:
+    context = cases()[0].context
+    batch = [
+        Example(context, Turn(1, "no", ("longer", "no"))),
+        Example(context, Turn(1, "yes", ("yes", "a", "ab", "abcd"))),
+    ]
+    task = made()
+    short, long = task.rows_of(Batch(batch, task.model.collate(batch)))
+    assert (short.scores, short.target, short.dialogue, short.id) == ((6, 2), 1, "d0", "d0#1")
+    assert (long.scores, long.target) == ((3, 1, 2, 4), 0)
+    values = task.metrics([long, replace(long, target=3)])
+    assert values["hits@1/4"] == [0, 1]
+    assert values["mrr/4"] == [0.5, 1]
+
+
+def test_the_model_reads_every_sentence_as_often_as_it_occurs() -> None:
+    speakers = (Speaker("0", Persona(("i like cats",))), Speaker("1", Persona(("i like dogs", "i sing"))))
+    dialogue = Dialogue("d", speakers, (Turn(0, "hi"), Turn(1, "hi", ("hi", "no"))))
+    assert Counter(texts([dialogue, dialogue])) == {"i like cats": 2, "i like dogs": 2, "i sing": 2, "hi": 4}
+    task = made()
+    task.prepare([dialogue])
+    assert Counter(task.model.read) == {"i like cats": 1, "i like dogs": 1, "i sing": 1, "hi": 2}
+
+
+def test_the_rate_decays_continuously() -> None:
+    model = Longest()
+    model.weight = nn.Parameter(torch.zeros(1))
+    task = Selection(model=model, learning_rate=0.1, decay=0.5, decay_steps=10)
+    made = task.configure_optimizers()
+    rates = []
+    for _ in range(21):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert made["lr_scheduler"]["interval"] == "step"
+    assert [rates[0], rates[5], rates[10], rates[20]] == pytest.approx([0.1, 0.1 * 0.5**0.5, 0.05, 0.025])
+
+
+def test_frozen_parameters_are_not_optimized() -> None:
+    model = Longest()
+    model.weight, model.fixed = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1), requires_grad=False)
+    (group,) = Selection(model=model).configure_optimizers()["optimizer"].param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(model.weight)]
+
+
+def test_a_plan_asked_twice_for_an_epoch_is_the_same() -> None:
+    rng = random.Random(0)
+    shuffled = rng.sample(cases(), len(cases()))
+    plan = made().batches(shuffled).plan
+    assert plan(3) == plan(3) != plan(4)
+
+
+def test_batches_of_the_toy_corpus_keep_its_candidates() -> None:
+    found = examples(Toy(dialogues=10).split("train"), sides="both")
+    task = Selection(model=Longest())
+    batches: Batches = task.batches(found)
+    seen = {example.id: example.target.candidates for batch in batches for example in batch.examples}
+    assert seen == {example.id: example.target.candidates for example in found}

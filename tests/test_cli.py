@@ -1,0 +1,198 @@
+"""What the command line promises: output, exit codes, one message for a mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from personae.cli import main
+
+TINY = {
+    "--task.model.hidden": "4",
+    "--task.model.features": "4",
+    "--corpus.dialogues": "40",
+    "--trainer.max_epochs": "1",
+    "--trainer.val_check_interval": "1.0",
+}
+RECIPE = "selection/imn-toy-ra"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    contents = {
+        "persona": "I have two dogs.\nI work nights as a nurse.\n",
+        "context": "hello there\nhi, how are you?\ndo you have any pets?\n",
+        "candidates": "yes, my two dogs sleep all day\nplanes fly low here\nwhat lovely weather\n",
+    }
+    paths = {}
+    for name, text in contents.items():
+        paths[name] = tmp_path / f"{name}.txt"
+        paths[name].write_text(text, encoding="utf-8")
+    return paths
+
+
+def options(files: dict[str, Path]) -> list[str]:
+    return [part for name, path in files.items() for part in (f"--{name}", str(path))]
+
+
+def changes(**others: str) -> list[str]:
+    return [part for item in (TINY | others).items() for part in item]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one message of a refused command."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["fit", "--config", RECIPE, "--out", str(out), *changes()]) == 0
+    return out
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from personae.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'lightning', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert time.monotonic() - start < 5  # on a busy machine; alone it takes about 0.3 s
+
+
+def test_rank_prints_one_json_object_best_first(capsys: pytest.CaptureFixture[str], files: dict[str, Path]) -> None:
+    assert main(["rank", "tfidf", *options(files), "--explain", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["scale"] == "similarity"
+    scores = [reply["score"] for reply in result["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {reply["index"] for reply in result["results"]} == {0, 1, 2}
+    assert result["results"][0]["text"] == "yes, my two dogs sleep all day"
+    assert result["results"][0]["fact"] == "I have two dogs."
+
+
+def test_rank_shows_as_many_as_asked_for(capsys: pytest.CaptureFixture[str], files: dict[str, Path]) -> None:
+    assert main(["rank", "tfidf", *options(files), "--top", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 1
+    assert "--top: 0" in refused(capsys, "rank", "tfidf", *options(files), "--top", "0")
+
+
+def test_rank_takes_unusual_text(capsys: pytest.CaptureFixture[str], files: dict[str, Path], trained: Path) -> None:
+    files["persona"].write_text("".join(f"fact number {n}\n" for n in range(200)), encoding="utf-8")
+    files["context"].write_text("", encoding="utf-8")
+    files["candidates"].write_text("word " * 5000 + "\n🦜🎸\n我喜欢猫\na\x07bell\x1b[31m\n", encoding="utf-8")
+    for model in ("tfidf", str(trained)):
+        assert main(["rank", model, *options(files), "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)["results"]) == 4
+
+
+def test_rank_refuses_what_it_cannot_read(capsys: pytest.CaptureFixture[str], files: dict[str, Path]) -> None:
+    good = options(files)
+    files["candidates"].write_text("")
+    assert f"{files['candidates']}: the file is empty" in refused(capsys, "rank", "tfidf", *good)
+    files["candidates"].write_bytes("fine\ncaf\xe9\n".encode("latin-1"))
+    assert f"{files['candidates']}:2: byte 8 of the file is not UTF-8" in refused(capsys, "rank", "tfidf", *good)
+    files["candidates"].unlink()
+    assert str(files["candidates"]) in refused(capsys, "rank", "tfidf", *good)
+
+
+def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert {"hre", "imn", "minilm", "tfidf"} <= {model["name"] for model in models}
+    for model in models:
+        assert set(model) >= {"name", "families", "paper", "file", "recipes", "shipped"}
+        assert "http" in model["paper"]
+        assert model["recipes"] or not model["trained"]
+
+
+def test_data_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    turns = [{"speaker": 0, "text": "hi"}, {"speaker": 1, "text": "hello you"}]
+    file.write_text(json.dumps({"id": "a", "personas": [[], ["i am tall"]], "turns": turns}) + "\n")
+    assert main(["data", "stats", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dialogues"] == 1
+    assert main(["data", "show", str(file), "-n", "1"]) == 0
+    assert "hello you" in capsys.readouterr().out
+    file.write_text(json.dumps({"id": "a", "personas": [[], []], "turns": []}) + "\n")
+    assert f"{file}:1" in refused(capsys, "data", "stats", str(file))
+
+
+def test_evaluate_prints_what_is_promised(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "valid_mine.jsonl"
+    with file.open("w") as out:
+        for n in range(30):
+            turns = [{"speaker": k % 2, "text": f"turn {k} of {n}"} for k in range(4)]
+            out.write(json.dumps({"id": str(n), "personas": [[], [f"i am {n}"]], "turns": turns}) + "\n")
+    for model in ("tfidf", str(trained)):
+        assert main(["evaluate", model, "--data", str(file), "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert set(result) >= {"model", "data", "n", "seed", "metrics", "environment"}
+        assert set(result["data"]) == {"path", "split", "sha256", "candidates"}
+        assert result["data"]["split"] == "valid"
+        assert result["data"]["candidates"]["name"] == "own20"
+        assert result["n"] == 60
+        for metric in result["metrics"].values():
+            assert metric["low"] <= metric["value"] <= metric["high"]
+    assert "must be trained first" in refused(capsys, "evaluate", "imn", "--data", str(file))
+    assert "no such recipe" in refused(capsys, "evaluate", "nosuch", "--data", str(file))
+
+
+def test_compare_is_by_example(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:
+    assert main(["compare", str(trained), str(trained), "--json"]) == 0
+    same = json.loads(capsys.readouterr().out)
+    assert same["metrics"]["hits@1/20"]["difference"]["value"] == 0
+    assert str(tmp_path) in refused(capsys, "compare", str(trained), str(tmp_path))
+
+
+def test_fit_refuses_a_recipe_with_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    assert "hiden" in refused(capsys, "fit", "--config", RECIPE, "--out", out, "--task.model.hiden", "4")
+    assert "many" in refused(capsys, "fit", "--config", RECIPE, "--out", out, "--task.model.hidden", "many")
+    assert "nosuch.yaml" in refused(capsys, "fit", "--config", "nosuch.yaml", "--out", out)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("task: [unclosed")
+    assert str(bad) in refused(capsys, "fit", "--config", str(bad), "--out", out)
+    assert not Path(out).exists()
+
+
+def test_fit_refuses_a_folder_that_is_in_use(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    assert "--resume" in refused(capsys, "fit", "--config", RECIPE, "--out", str(trained))
+
+
+def test_damaged_weights_are_named(capsys: pytest.CaptureFixture[str], trained: Path, files: dict[str, Path]) -> None:
+    weights = trained / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[: len(whole) // 2])
+        assert "model.safetensors" in refused(capsys, "rank", str(trained), *options(files))
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_ctrl_c_keeps_a_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "personae.cli", "fit", "--config", RECIPE, "--out", str(out)]
+    slow = changes(**{"--trainer.max_epochs": "500", "--save_every": "2"})
+    process = subprocess.Popen([*command, *slow], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "80"})
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert (out / "checkpoints" / "last.ckpt").exists()
+    assert not list(out.rglob(".*"))

@@ -1,0 +1,392 @@
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import yaml
+
+from personae import checkpoint, recipes, run
+from personae.data import jsonl
+from personae.data.candidates import examples
+from personae.data.toy import Selection as Toy
+from personae.types import InputError
+
+RECIPE = "selection/imn-toy-ra"
+TINY = {
+    "corpus.dialogues": "8",
+    "task.batch_size": "4",
+    "task.candidates": "5",
+    "task.model.hidden": "4",
+    "task.model.features": "4",
+    "task.model.words": "{class_path: personae.nn.words.Words, init_args: {glove_size: 0, task: 0, filters: 2}}",
+    "trainer.max_epochs": "2",
+    "trainer.val_check_interval": "2",
+    "trainer.enable_model_summary": "false",
+    "save_every": "1",
+}
+STUCK = {"patience": "1", "task__learning_rate": "0.0"}
+FILES = ["config.json", "environment.json", "metrics.json", "model.safetensors", "predictions.jsonl", "recipe.yaml"]
+
+
+def settings(**changes: str) -> dict[str, str]:
+    """The tiny recipe's changes with others, "__" for a dot."""
+    return {**TINY, **{name.replace("__", "."): value for name, value in changes.items()}}
+
+
+def course(out: Path) -> list[dict[str, Any]]:
+    """What was measured in training, without the time that it took."""
+    lines = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "cpu_seconds"} for line in lines]
+
+
+def assert_same_run(out: Path, other: Path) -> None:
+    assert (out / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert (out / "predictions.jsonl").read_bytes() == (other / "predictions.jsonl").read_bytes()
+    assert course(out) == course(other)
+    metrics = [json.loads((folder / "metrics.json").read_text())["metrics"] for folder in (out, other)]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    run.train(RECIPE, TINY, out=out)
+    return out
+
+
+def copy(folder: Path, to: Path) -> Path:
+    """The files of a run, without its checkpoints."""
+    to.mkdir()
+    for file in folder.iterdir():
+        if file.is_file():
+            (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def test_a_run_folder(finished: Path) -> None:
+    assert sorted(file.name for file in finished.iterdir()) == sorted([*FILES, "checkpoints", "training.jsonl"])
+    assert sorted(file.name for file in (finished / "checkpoints").iterdir()) == ["best.safetensors", "last.ckpt"]
+    metrics = json.loads((finished / "metrics.json").read_text())
+    rows = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
+    assert metrics["n"] == len(rows) > 0
+    assert metrics["data"]["split"] == "valid"
+    assert metrics["seed"] == 0
+    assert set(metrics["metrics"]) == {"hits@1/20", "hits@5/20", "mrr/20"}
+    for value in metrics["metrics"].values():
+        assert 0 <= value["low"] <= value["value"] <= value["high"] <= 1
+    assert metrics["environment"]["torch"] == torch.__version__
+    environment = json.loads((finished / "environment.json").read_text())
+    steps = course(finished)
+    assert environment["best_step"] == max(steps, key=lambda line: (line["mrr"], -line["step"]))["step"]
+    assert environment["steps"] > steps[0]["step"]
+    assert environment["cpu_seconds"] > 0
+
+
+def test_the_kept_weights_are_the_best(finished: Path) -> None:
+    """Not the last: those of the validation with the highest mrr, measured again on the same examples."""
+    task = run.load(str(finished))
+    best = checkpoint.load(finished / "checkpoints" / "best.safetensors")
+    for name, tensor in task.model.state_dict().items():
+        assert torch.equal(best[name], tensor) if isinstance(tensor, torch.Tensor) else best[name] == tensor
+    dev = examples(Toy(dialogues=8).split("dev"))
+    measured = task.metrics(run.predict(task, dev))["mrr/20"]
+    assert sum(measured) / len(measured) == pytest.approx(max(line["mrr"] for line in course(finished)), abs=1e-5)
+
+
+def test_the_resolved_recipe_makes_the_same_run_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    assert recipe["task"]["init_args"]["decay_steps"] == 5000  # a default, written out
+    again = tmp_path / "again"
+    run.train(str(finished / "recipe.yaml"), {}, out=again)
+    assert_same_run(again, finished)
+    other = tmp_path / "other"
+    run.train(RECIPE, settings(seed="1"), out=other)
+    assert (other / "model.safetensors").read_bytes() != (finished / "model.safetensors").read_bytes()
+
+
+def saved(changes: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Trains, and returns a copy of the run folder as it was after each time that the state was kept."""
+    folders: list[Path] = []
+    save = lightning.Trainer.save_checkpoint
+
+    def spy(self: lightning.Trainer, path: Path, weights_only: bool) -> None:
+        save(self, path, weights_only=weights_only)
+        folders.append(copy(out, out.with_name(f"{out.name}-{len(folders)}")))
+        (folders[-1] / "checkpoints").mkdir()
+        for file in (out / "checkpoints").iterdir():
+            (folders[-1] / "checkpoints" / file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", spy)
+    run.train(RECIPE, changes, out=out)
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", save)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("changes", "points", "steps"),
+    [
+        (settings(), 10, [2, 4, 7, 9]),
+        (settings(trainer__val_check_interval="1.0", trainer__gradient_clip_val="0.1", save_every="3"), 5, [5, 10]),
+        (settings(trainer__check_val_every_n_epoch="null", save_every="3"), 7, [2, 4, 6, 8, 10]),
+        (settings(trainer__accumulate_grad_batches="2", save_every="2"), 5, [1, 2, 4, 5]),
+        (settings(trainer__max_steps="7", save_every="3"), 5, [2, 4, 7]),
+        (settings(trainer__max_epochs="9", **STUCK), 4, [2, 4]),
+        (settings(trainer__max_epochs="9", trainer__val_check_interval="1.0", save_every="3", **STUCK), 5, [5, 10]),
+    ],
+    ids=["within epochs", "at their ends", "across epochs", "accumulated", "steps", "patience", "patience at ends"],
+)
+def test_a_run_resumed_from_any_point_is_one_that_was_never_interrupted(
+    changes: dict[str, str], points: int, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = saved(changes, tmp_path / "run", monkeypatch)
+    assert [line["step"] for line in course(tmp_path / "run")] == steps
+    assert len(folders) == points
+    for folder in folders:
+        run.train(None, {}, out=folder, resume=True)
+        assert_same_run(folder, tmp_path / "run")
+
+
+def test_a_finished_run_can_be_made_longer(finished: Path, tmp_path: Path) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    run.train(RECIPE, settings(trainer__max_epochs="1"), out=short)
+    run.train(None, {"trainer.max_epochs": "2"}, out=short, resume=True)
+    assert_same_run(short, finished)
+    assert not long.exists()
+
+
+def stopped(out: Path, changes: dict[str, str], *, renewed: int, by: signal.Signals) -> int:
+    """The exit code of training in another process, sent a signal when its checkpoint has been renewed so often."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            run.train(RECIPE, changes, out=out)
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            os._exit(code)
+    seen: set[int] = set()
+    while len(seen) <= renewed:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        with suppress(FileNotFoundError):
+            seen.add((out / "checkpoints" / "last.ckpt").stat().st_mtime_ns)
+        time.sleep(0.001)
+    os.kill(child, by)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a process that can be forked with its threads")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_run_that_is_killed_or_interrupted_goes_on(tmp_path: Path) -> None:
+    changes = settings(trainer__max_epochs="4")
+    run.train(RECIPE, changes, out=tmp_path / "whole")
+    for name, renewed, by, code in (
+        ("killed-0", 0, signal.SIGKILL, -signal.SIGKILL),
+        ("killed-5", 5, signal.SIGKILL, -signal.SIGKILL),
+        ("interrupted", 3, signal.SIGINT, 130),
+    ):
+        out = tmp_path / name
+        assert stopped(out, changes, renewed=renewed, by=by) == code
+        assert not (out / "metrics.json").exists()
+        with pytest.raises(InputError, match=r"no finished run, config\.json, model\.safetensors is missing; resume"):
+            run.load(str(out))
+        run.train(None, {}, out=out, resume=True)
+        assert_same_run(out, tmp_path / "whole")
+
+
+def test_a_run_that_was_stopped_before_it_kept_anything_starts_again(finished: Path, tmp_path: Path) -> None:
+    for name, resume in (("resumed", True), ("begun again", False)):
+        out = tmp_path / name
+        out.mkdir()
+        (out / "recipe.yaml").write_bytes((finished / "recipe.yaml").read_bytes())
+        run.train(str(finished / "recipe.yaml"), {}, out=out, resume=resume)
+        assert_same_run(out, finished)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    count = [0]
+
+    def full(tensors: Any, file: Path, metadata: Any) -> None:
+        count[0] += 1
+        if count[0] > 4:
+            Path(file).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, file, metadata=metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.train(RECIPE, TINY, out=tmp_path / "run")
+    monkeypatch.undo()
+    assert sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "best.safetensors",
+        "last.ckpt",
+    ]
+    run.train(RECIPE, TINY, out=tmp_path / "whole")
+    run.train(None, {}, out=tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_folder_in_use_is_refused(finished: Path, tmp_path: Path) -> None:
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="is not an empty folder; resume its run with --resume, or name another"):
+        run.train(RECIPE, TINY, out=finished)
+    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: is not an empty folder"):
+        run.train(RECIPE, TINY, out=tmp_path / "file")
+
+
+def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no run to resume; leave --resume out"):
+        run.train(RECIPE, TINY, out=tmp_path, resume=True)
+    for key, value in (("task.model.hidden", "5"), ("corpus.dialogues", "9"), ("seed", "5")):
+        with pytest.raises(
+            InputError, match=rf"--resume: {key.partition('.')[0]} is not what it was in .*recipe\.yaml"
+        ):
+            run.train(None, {key: value}, out=finished, resume=True)
+
+
+def test_a_damaged_checkpoint_is_not_resumed(finished: Path, tmp_path: Path) -> None:
+    out = copy(finished, tmp_path / "run")
+    (out / "checkpoints").mkdir()
+    whole = (finished / "checkpoints" / "last.ckpt").read_bytes()
+    (out / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"last\.ckpt: cannot be read as a checkpoint, it is missing or damaged"):
+        run.train(None, {}, out=out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", None, r"run: no finished run, model\.safetensors is missing"),
+        ("config.json", None, r"run: no finished run, config\.json is missing"),
+        ("recipe.yaml", None, r"run: no finished run, recipe\.yaml is missing"),
+        ("model.safetensors", b"", r"model\.safetensors or config\.json is damaged"),
+        ("model.safetensors", 100, r"model\.safetensors or config\.json is damaged"),
+        ("model.safetensors", -1, r"model\.safetensors or config\.json is damaged"),
+        ("config.json", 20, r"model\.safetensors or config\.json is damaged"),
+        ("config.json", b"{}", r"model\.safetensors or config\.json is damaged"),
+        ("config.json", b'{"state": {}}', r"model\.safetensors or config\.json is damaged"),
+        ("recipe.yaml", b"task: [", r"recipe\.yaml: cannot be read as YAML"),
+    ],
+)
+def test_a_damaged_run_is_refused(
+    file: str, content: bytes | int | None, message: str, finished: Path, tmp_path: Path
+) -> None:
+    out = copy(finished, tmp_path / "run")
+    whole = (out / file).read_bytes()
+    if content is None:
+        (out / file).unlink()
+    else:
+        (out / file).write_bytes(whole[:content] if isinstance(content, int) else content)
+    with pytest.raises(InputError, match=message):
+        run.load(str(out))
+
+
+def test_weights_of_another_shape_are_refused(finished: Path, tmp_path: Path) -> None:
+    out = copy(finished, tmp_path / "run")
+    recipe = (out / "recipe.yaml").read_text()
+    assert recipe.count("hidden: 4\n") == 1
+    (out / "recipe.yaml").write_text(recipe.replace("hidden: 4\n", "hidden: 5\n"))
+    with pytest.raises(InputError, match=r"(?s)run: model\.safetensors or config\.json is damaged.*size mismatch"):
+        run.load(str(out))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("imn", r"imn: must be trained first"),
+        (RECIPE, rf"{RECIPE}: must be trained first: personae fit --config {RECIPE}"),
+        ("nowhere", r"nowhere: no such recipe"),
+    ],
+)
+def test_what_is_no_trained_model_is_refused(model: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run.load(model)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "toy_valid.jsonl"
+    jsonl.write(Toy(dialogues=8).split("valid"), path)
+    return path
+
+
+def test_an_evaluation_is_that_of_the_end_of_training(finished: Path, data: Path, tmp_path: Path) -> None:
+    result = run.evaluate(str(finished), str(data), out=tmp_path / "evaluation")
+    trained = json.loads((finished / "metrics.json").read_text())
+    assert result["metrics"] == trained["metrics"]
+    assert result["data"]["candidates"] == trained["data"]["candidates"]
+    assert (result["data"]["split"], result["data"]["path"]) == ("valid", str(data))
+    assert len(result["data"]["sha256"]) == 64
+    assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text()) == result
+    compared = run.compare(finished, tmp_path / "evaluation")
+    assert {row["difference"]["value"] for row in compared["metrics"].values()} == {0}
+
+
+def test_an_evaluation_reads_the_persona_that_is_asked_for(finished: Path, data: Path, tmp_path: Path) -> None:
+    rows = {}
+    for persona in ("self", "none", "partner"):
+        result = run.evaluate(str(finished), str(data), persona=persona, out=tmp_path / persona)
+        assert result["persona"] == persona
+        rows[persona] = (tmp_path / persona / "predictions.jsonl").read_text()
+    assert len(set(rows.values())) == 3
+    assert rows["self"] == (finished / "predictions.jsonl").read_text()
+
+
+def test_a_model_made_without_persona_is_given_none(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipes.find(RECIPE).read_text().replace("fusion: ra", "fusion: none"))
+    task = run.build(str(recipe))
+    with pytest.raises(InputError, match=r"--persona self: this model was built without personas"):
+        run.aim(task, "self")
+    run.aim(task, "none")
+    assert task.model.persona == "none"
+
+
+def test_predictions_keep_the_order_of_the_cases(finished: Path) -> None:
+    task = run.load(str(finished))
+    cases = examples(Toy(dialogues=8).split("train"))
+    rows = run.predict(task, cases)
+    assert [row.id for row in rows] == [case.id for case in cases]
+    backwards = run.predict(task, cases[::-1])
+    assert [row.id for row in backwards] == [case.id for case in cases[::-1]]
+    for row, again in zip(rows, backwards[::-1], strict=True):
+        assert row.scores == pytest.approx(again.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(("file", "content"), [("metrics.json", b"{"), ("predictions.jsonl", b'{"id": "a"}\n')])
+def test_damaged_results_are_refused(file: str, content: bytes, finished: Path, tmp_path: Path) -> None:
+    out = copy(finished, tmp_path / "run")
+    (out / file).write_bytes(content)
+    with pytest.raises(InputError, match=r"run: metrics\.json or predictions\.jsonl is damaged"):
+        run.compare(finished, out)
+    with pytest.raises(InputError, match="give a run folder, or the --out of an evaluation"):
+        run.compare(finished, tmp_path / "nowhere")
+
+
+def test_results_on_other_candidates_are_not_compared(finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    jsonl.write(Toy(dialogues=12, seed=3).split("valid"), other)
+    run.evaluate(str(finished), str(other), out=tmp_path / "other")
+    with pytest.raises(InputError, match="chose from different candidates"):
+        run.compare(finished, tmp_path / "other")
+
+
+def test_results_are_read_back(finished: Path) -> None:
+    about, rows = run.results(finished)
+    lines = (finished / "predictions.jsonl").read_text().splitlines()
+    assert [json.dumps(asdict(row)) for row in rows] == lines
+    assert about["n"] == len(rows)
