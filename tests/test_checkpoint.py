@@ -120,6 +120,21 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
     assert checkpoint.load(path) == {"epoch": 1}
 
 
+def test_a_file_is_put_in_place_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoint.save({"epoch": 1}, path)
+
+    def fail(self: Path, target: Path) -> None:
+        assert checkpoint.load(self) == {"epoch": 2}
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Permission denied"):
+        checkpoint.save({"epoch": 2}, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert checkpoint.load(path) == {"epoch": 1}
+
+
 def test_lightning_saves_loads_and_removes(tmp_path: Path) -> None:
     path, files = tmp_path / "last.ckpt", SafeCheckpointIO()
     files.save_checkpoint({"epoch": 1, "path": tmp_path}, str(path))

@@ -185,7 +185,9 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "personae.cli", "fit", "--config", RECIPE, "--out", str(out)]
     slow = changes(**{"--trainer.max_epochs": "500", "--save_every": "2"})
-    process = subprocess.Popen([*command, *slow], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "80"})
+    process = subprocess.Popen(
+        [*command, *slow], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "80"}
+    )
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

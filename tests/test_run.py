@@ -52,8 +52,9 @@ def assert_same_run(out: Path, other: Path) -> None:
     assert (out / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
     assert (out / "predictions.jsonl").read_bytes() == (other / "predictions.jsonl").read_bytes()
     assert course(out) == course(other)
-    metrics = [json.loads((folder / "metrics.json").read_text())["metrics"] for folder in (out, other)]
-    assert metrics[0] == metrics[1]
+    for file, key in (("metrics.json", "metrics"), ("environment.json", "best_step"), ("environment.json", "steps")):
+        one, another = (json.loads((folder / file).read_text())[key] for folder in (out, other))
+        assert one == another
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,12 @@ def test_the_kept_weights_are_the_best(finished: Path) -> None:
     dev = examples(Toy(dialogues=8).split("dev"))
     measured = task.metrics(run.predict(task, dev))["mrr/20"]
     assert sum(measured) / len(measured) == pytest.approx(max(line["mrr"] for line in course(finished)), abs=1e-5)
+
+
+def test_of_equal_validations_the_first_is_kept(tmp_path: Path) -> None:
+    run.train(RECIPE, settings(**STUCK), out=tmp_path / "run")
+    assert len({line["mrr"] for line in course(tmp_path / "run")}) == 1
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["best_step"] == 2
 
 
 def test_the_resolved_recipe_makes_the_same_run_and_another_seed_another(finished: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickl
 
 import hashlib
 import json
+import logging
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,6 +97,7 @@ def fit(
         raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
     dialogues, dev = list(corpus.split("train")), examples(corpus.split("dev"))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from personae import catalogue, run
 from personae.data.candidates import examples
-from personae.data.toy import CHANCE, Selection
+from personae.data.toy import Selection
 from personae.nn.persona_fusion import Fusion
 from personae.tasks.selection import Selection as SelectionTask
 from personae.types import Example, Persona, Whose
@@ -264,4 +264,4 @@ def test_word_overlap_does_not_solve_the_toy_corpus() -> None:
     task = SelectionTask(model=run.load("tfidf").model)
     task.model.prepare(text for case in valid for text in case.target.candidates)
     hits = task.metrics(run.predict(task, valid))["hits@1/20"]
-    assert abs(sum(hits) / len(hits) - CHANCE) <= 0.04
+    assert 0.02 <= sum(hits) / len(hits) <= 0.09  # chance is 0.05

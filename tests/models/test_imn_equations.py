@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.nn.dialogue_batch import Limits
 from personae.nn.persona_fusion import Fusion
 from personae.nn.recurrent import BiLSTM
 from personae.types import Example
 
 Build = Callable[..., Any]
+
+
+LIMITS = Limits(utterances=4, utterance_words=9, lines=2, line_words=4, reply_words=6)
+"""Below what the cases hold, so that each is felt."""
 
 
 def bilstm(layer: BiLSTM, sequence: Tensor) -> Tensor:
@@ -119,7 +124,7 @@ def published(model: Any, name: str, case: Example) -> Tensor:
 def test_the_scores_are_those_of_the_published_algorithm(
     name: str, fusion: Fusion, precision: torch.dtype, tolerance: float, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build(name, fusion=fusion).to(precision)
+    model = build(name, fusion=fusion, limits=LIMITS).to(precision)
     for layer in (model.sentence, model.utterances):
         nn.init.normal_(layer.bias)  # zero at first, which would hide a gate's bias in the wrong place
     with torch.no_grad():
@@ -134,7 +139,7 @@ def test_the_scores_are_those_of_the_published_algorithm(
 def test_the_gradients_are_those_of_the_published_algorithm(
     name: str, fusion: Fusion, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build(name, fusion=fusion).double()
+    model = build(name, fusion=fusion, limits=LIMITS).double()
     batch = model.collate(cases[:4])
     expected = torch.stack([published(model, name, case) for case in cases[:4]])
     parameters = dict(model.named_parameters())

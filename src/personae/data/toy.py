@@ -152,7 +152,7 @@ class Selection:
     Raises InputError for `dialogues` below 1 or above 50,000.
     """
 
-    def __init__(self, *, dialogues: int = 1000, seed: int = 0) -> None:
+    def __init__(self, *, dialogues: int = 4000, seed: int = 0) -> None:
         if not 1 <= dialogues <= 50_000:  # far below the number of personas, so that fresh ones are found quickly
             raise InputError(f"dialogues: {dialogues} is not between 1 and 50000; give how many to train on")
         rng = random.Random(seed)

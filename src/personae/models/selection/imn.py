@@ -12,8 +12,8 @@ a~ goes through the attention, and only a * a~ is multiplied for each pair. Drop
 features of a word wherever it occurs in a batch, since each distinct word is represented, and each distinct sentence
 encoded, once.
 
-Not stated in the papers: which response persona fusion is aware of; "identical to that in HRE" is read as the response of
-equation 6, encoded and not yet matched. Otherwise as in HRE.
+Not stated in the papers: which response persona fusion is aware of; "identical to that in HRE" is read as the response
+of equation 6, encoded and not yet matched. Otherwise as in HRE.
 """
 
 from collections.abc import Iterable, Sequence

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from personae.types import Example, InputError, Whose
 
@@ -48,6 +49,7 @@ class MiniLM(nn.Module):
         self.persona: Whose = persona
         self.longest = longest
         source = encoder or _packaged()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             self.encoder = AutoModel.from_pretrained(source)
