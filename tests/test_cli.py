@@ -183,7 +183,16 @@ def test_damaged_weights_are_named(capsys: pytest.CaptureFixture[str], trained: 
 
 def test_ctrl_c_keeps_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "personae.cli", "fit", "--config", RECIPE, "--out", str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        "from personae.cli import main; raise SystemExit(main())",
+        "fit",
+        "--config",
+        RECIPE,
+        "--out",
+        str(out),
+    ]
     slow = changes(**{"--trainer.max_epochs": "500", "--save_every": "2"})
     process = subprocess.Popen(
         [*command, *slow], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "80"}

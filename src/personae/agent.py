@@ -73,13 +73,22 @@ class Agent:
         """For each candidate the line of the replier's persona without which its score falls most, None where none
         falls."""
         lines = example.facts("self")
-        without = self._scores([_with_persona(example, lines[:i] + lines[i + 1 :]) for i in range(len(lines))])
+        cases = [_with_persona(example, lines[:i] + lines[i + 1 :]) for i in range(len(lines))]
+        whole, *without = (self._comparable(row) for row in (scores, *self._scores(cases)))
         facts: list[str | None] = []
-        for place, score in enumerate(scores):
+        for place, score in enumerate(whole):
             falls = [score - left[place] for left in without]
             most = max(range(len(lines)), key=falls.__getitem__)
             facts.append(lines[most] if falls[most] > 1e-6 else None)
         return facts
+
+    def _comparable(self, scores: Sequence[float]) -> list[float]:
+        """Scores that can be compared between personas: a logit means something beside those of the other candidates
+        only, so it becomes the logarithm of a share."""
+        if self.scale != "logit":
+            return list(scores)
+        shares: list[float] = torch.tensor(scores).log_softmax(0).tolist()
+        return shares
 
 
 def _example(

@@ -396,7 +396,3 @@ def _print(content: Any) -> None:
 def _fail(message: str, code: int) -> int:
     print(f"personae: {message}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -100,7 +100,8 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
-    dialogues, dev = list(corpus.split("train")), examples(corpus.split("dev"))
+    dialogues = list(corpus.split("train"))
+    dev = examples(offered(list(corpus.split("dev")), sides="both")[0], sides="both")
     replies = examples(dialogues, sides="both")
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")

@@ -27,32 +27,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialogues: list[Dial
 
 
 def test_train_and_dev_are_apart(folder: Path, dialogues: list[Dialogue]) -> None:
-    corpus: Corpus = Files(train=["a.jsonl", "b.jsonl"], dev_share=0.25)
+    corpus: Corpus = Files(train=["a.jsonl", "b.jsonl"], valid="given.jsonl", dev_share=0.25)
     train, dev = list(corpus.split("train")), list(corpus.split("dev"))
     assert (len(train), len(dev)) == (150, 50)
     assert {d.id for d in train} | {d.id for d in dev} == {d.id for d in dialogues}
-    assert {len(example.target.candidates) for example in examples(dev)} == {20}
-    assert not any(turn.candidates for d in train for turn in d.turns)
+    assert not any(turn.candidates for d in train + dev for turn in d.turns)
     assert list(corpus.split("dev")) == dev
 
 
-def test_sides_and_seed(folder: Path) -> None:
-    def dev(**options: object) -> list[Dialogue]:
-        return list(Files(train=["a.jsonl", "b.jsonl"], dev_share=0.25, **options).split("dev"))  # type: ignore[arg-type]
+def test_the_seed_chooses_who_is_held_out(folder: Path) -> None:
+    def dev(seed: int) -> list[Dialogue]:
+        files = ["a.jsonl", "b.jsonl"]
+        return list(Files(train=files, valid="given.jsonl", dev_share=0.25, seed=seed).split("dev"))
 
-    assert len(examples(dev())) == 2 * len(examples(dev(sides="second"))) == 100
-    assert [d.id for d in dev(seed=1)] != [d.id for d in dev()]
+    assert [d.id for d in dev(1)] != [d.id for d in dev(0)]
 
 
-def test_valid_keeps_its_candidates_or_gets_some(folder: Path) -> None:
+def test_valid_is_as_it_was_read(folder: Path, dialogues: list[Dialogue]) -> None:
     given = examples(Files(train=["a.jsonl"], valid="given.jsonl").split("valid"))
     assert [len(example.target.candidates) for example in given] == [7] * 40
-    drawn = examples(Files(train=["a.jsonl"], valid="bare.jsonl").split("valid"))
-    assert [len(example.target.candidates) for example in drawn] == [20] * 80
+    assert list(Files(train=["a.jsonl"], valid="bare.jsonl").split("valid")) == dialogues[:40]
 
 
 def test_a_dev_file_leaves_training_whole(folder: Path) -> None:
-    corpus = Files(train=["b.jsonl"], dev="given.jsonl")
+    corpus = Files(train=["b.jsonl"], valid="bare.jsonl", dev="given.jsonl")
     assert len(list(corpus.split("train"))) == 100
     assert [d.id for d in corpus.split("dev")] == [f"d{i}" for i in range(40)]
 
@@ -60,7 +58,5 @@ def test_a_dev_file_leaves_training_whole(folder: Path) -> None:
 def test_mistakes(folder: Path) -> None:
     with pytest.raises(InputError, match="split 'test': ask for train, dev or valid"):
         Files(train=["a.jsonl"], valid="given.jsonl").split("test")
-    with pytest.raises(InputError, match="split 'valid': give a valid file"):
-        Files(train=["a.jsonl"]).split("valid")
     with pytest.raises(InputError, match=r"bare\.jsonl: dialogue 'd0' is in another training file too"):
-        Files(train=["a.jsonl", "bare.jsonl"]).split("train")
+        Files(train=["a.jsonl", "bare.jsonl"], valid="given.jsonl").split("train")

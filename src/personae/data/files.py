@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
-from personae.data.candidates import Sides, offered
 from personae.data.read import read
 from personae.data.splits import persona_disjoint
 from personae.types import Dialogue, InputError
@@ -15,18 +14,16 @@ class Files:
     PERSONAE_DATA.
 
     dev is `dev`, where that file is given, else about `dev_share` of the training files' dialogues, held out by
-    `persona_disjoint` with `seed` and `split_by`, which drops dialogues that tie the two together. dev and valid have
-    the candidates of their file, else 20 drawn ones at the turns of `sides`."""
+    `persona_disjoint` with `seed` and `split_by`, which drops dialogues that tie the two together."""
 
     def __init__(
         self,
         *,
         train: list[str],
-        valid: str | None = None,
+        valid: str,
         dev: str | None = None,
         dev_share: float = 0.05,
         split_by: Literal["line", "persona"] = "line",
-        sides: Sides = "both",
         seed: int = 0,
     ) -> None:
         self.train = train
@@ -34,20 +31,17 @@ class Files:
         self.dev = dev
         self.dev_share = dev_share
         self.split_by = split_by
-        self.sides = sides
         self.seed = seed
 
     def split(self, name: str) -> Iterator[Dialogue]:
-        """The dialogues of "train", "dev" or "valid". InputError on any other name, or where there is no valid file."""
+        """The dialogues of "train", "dev" or "valid". InputError on any other name."""
         if name == "train":
             return iter(self._parts[0])
         if name == "dev":
-            return iter(offered(self._parts[1], sides=self.sides)[0])
-        if name == "valid" and self.valid is not None:
-            return iter(offered(read(self.valid), sides=self.sides)[0])
-        raise InputError(
-            f"split {name!r}: " + ("give a valid file" if name == "valid" else "ask for train, dev or valid")
-        )
+            return iter(self._parts[1])
+        if name == "valid":
+            return iter(read(self.valid))
+        raise InputError(f"split {name!r}: ask for train, dev or valid")
 
     @cached_property
     def _parts(self) -> tuple[list[Dialogue], list[Dialogue]]:

@@ -1,0 +1,148 @@
+"""The pages: commands parse, links resolve, recipes fit, examples are read, Python compiles."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personae import recipes, run
+from personae.cli import COMMANDS, _parser, _split
+from personae.data.candidates import examples, offered
+from personae.data.read import form, read
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+SHIPPED = {*recipes.shipped(), "selection/average-toy"}  # the last is the one that CONTRIBUTING writes
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, text) of every fenced block in a language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [(page.name, text) for page in PAGES for text in fence.findall(page.read_text(encoding="utf-8"))]
+
+
+def prose() -> Iterator[tuple[Path, str]]:
+    """Every page without its fenced blocks."""
+    for page in PAGES:
+        yield page, re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """The arguments of every `personae` command line, of the blocks and of the prose; bare names of commands and lines
+    with "..." are not command lines."""
+    lines = [line for _, text in blocks("sh") for line in text.replace("\\\n", " ").splitlines()]
+    lines += [span for _, text in prose() for span in re.findall(r"`([^`]+)`", text)]
+    given = [re.fullmatch(r"(?:\.venv/bin/)?personae (.+)", line) for line in lines]
+    split = [shlex.split(line[1], comments=True) for line in given if line and "..." not in line[1]]
+    return [arguments for arguments in split if not named(arguments)]
+
+
+def named(arguments: list[str]) -> bool:
+    """Whether the arguments are the name of a command or of a group, and nothing more."""
+    command: Any = COMMANDS
+    for name in arguments:
+        if not isinstance(command, dict) or name not in command:
+            return False
+        command = command[name]
+    return True
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_pages() -> None:
+    assert [page.relative_to(ROOT).as_posix() for page in PAGES] == [
+        *("CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
+        *("docs/data.md", "docs/index.md", "docs/metrics.md", "docs/recipes.md", "docs/tutorial.md"),
+        "benchmarks/README.md",
+    ]
+
+
+def test_commands_are_found() -> None:
+    found = commands()
+    assert len(found) >= 25
+    assert {arguments[0] for arguments in found} >= {"data", "fit", "evaluate", "compare", "rank"}
+    assert ["data", "show", "FILE", "-n", "2"] in found  # of the prose
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_a_command_parses(arguments: list[str]) -> None:
+    known, changes = _split(arguments)
+    if "--help" in known:
+        with pytest.raises(SystemExit) as ended:
+            _parser().parse_args(known)
+        assert ended.value.code == 0
+    else:
+        _parser().parse_args(known)
+    config = next((after for option, after in pairwise(known) if option == "--config"), None)
+    assert config is None or config in SHIPPED or config.endswith(".yaml")
+    if config in recipes.shipped():
+        run._settings(run._parser(), config, changes)
+
+
+def test_recipes_fit_their_signatures(tmp_path: Path) -> None:
+    inline = [text for _, text in blocks("sh") for text in re.findall(r"\.yaml <<'END'\n(.*?)^END$", text, re.S | re.M)]
+    shown = [text for _, text in blocks("yaml")] + inline
+    assert len(shown) == 3
+    for text in shown:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text.replace("selection.average.Average", "selection.hre.HRE"), encoding="utf-8")
+        settings = run._settings(run._parser(), str(path), {})
+        assert settings.task.init_args.model.init_args.hidden
+
+
+def test_links_resolve() -> None:
+    links = [(page, link) for page, text in prose() for link in re.findall(r"\]\(([^)]+)\)", text)]
+    relative = [(page, link) for page, link in links if not link.startswith("https://")]
+    assert len(relative) >= 35
+    for page, link in relative:
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page.name}: {link}"
+
+
+def test_python_compiles() -> None:
+    found = blocks("python")
+    assert len(found) == 7
+    for page, text in found:
+        compile(text, page, "exec")
+
+
+def test_every_form_is_read_as_shown(tmp_path: Path) -> None:
+    shown = [(kind, text) for kind in ("jsonl", "parlai", "json", "csv") for _, text in blocks(kind)]
+    expected = ["jsonl", "synthetic-persona-chat", "parlai", "huggingface", "", "synthetic-persona-chat"]
+    assert len(shown) == len(expected)
+    for (kind, text), name in zip(shown, expected, strict=True):
+        if not name:  # a draw, which is no corpus
+            continue
+        path = tmp_path / ("corpus.txt" if kind == "parlai" else f"corpus.{kind}")
+        path.write_text(text.replace("<tab>", "\t"), encoding="utf-8")
+        assert form(path) == name
+        dialogues = read(f"{path}:valid" if kind == "json" else path)
+        assert any("iano" in fact for d in dialogues for speaker in d.speakers for fact in speaker.persona.facts)
+        if name != "synthetic-persona-chat":
+            assert offered(dialogues)[1].name == "official"
+            assert len(examples(dialogues)) == {"jsonl": 2, "parlai": 2, "huggingface": 1}[name]
+
+
+def test_no_example_is_a_corpus_sentence() -> None:
+    path = Path(os.environ.get("PERSONAE_DATA", ""), "personachat", "valid_both_original.txt")
+    if not path.is_file():
+        pytest.skip("PERSONAE_DATA has no personachat/valid_both_original.txt")
+    spoken = {re.sub(r"\W+", "", part) for part in re.split(r"[\t|\n]|persona:", path.read_text(encoding="utf-8"))}
+    assert len(spoken) > 10_000
+    texts = [text for kind in ("text", "sh", "jsonl", "parlai", "json", "csv", "python") for _, text in blocks(kind)]
+    sentences = {part.strip(" '") for text in texts for part in re.split(r"[\n\"|┃│]|<tab>|persona:|' '", text)}
+    keys = {sentence: re.sub(r"\W+", "", sentence.lower()) for sentence in sentences if len(sentence.split()) > 4}
+    assert len(keys) > 50
+    assert [sentence for sentence, key in keys.items() if key in spoken] == []
