@@ -5,6 +5,7 @@ training.jsonl (what was measured on the way), predictions.jsonl and metrics.jso
 environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickled.
 """
 
+import ctypes
 import hashlib
 import json
 import logging
@@ -98,6 +99,7 @@ def fit(
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _keep_memory()
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
     dialogues = list(corpus.split("train"))
@@ -296,6 +298,14 @@ def environment() -> dict[str, Any]:
 def write_json(content: Any, path: Path) -> None:
     """Writes JSON; the file is complete or untouched."""
     lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
+
+
+def _keep_memory() -> None:
+    """Tells glibc not to return large blocks to the system at once: every step asks for the same ones again."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: take them from the heap
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to two gigabytes
 
 
 def _sha256(path: str) -> str:

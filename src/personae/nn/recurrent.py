@@ -8,12 +8,17 @@ autograd over the steps of a recurrence costs more than the steps.
 Letters: S sequences, T tokens of all of them together, R rows of input, H hidden units a direction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 @dataclass(frozen=True)
@@ -46,101 +51,84 @@ def pack(starts: Tensor, lengths: Tensor) -> Packing:
     return Packing(rows, sizes, places, last)
 
 
-def _spans(sizes: list[int], *, reverse: bool) -> list[tuple[int, int]]:
-    """The packed tokens [start, end) of each step, in the order in which a direction reads them."""
-    spans, start = [], 0
-    for size in sizes:
-        spans.append((start, start + size))
-        start += size
-    return spans[::-1] if reverse else spans
+def _steps(sizes: list[int], *, reverse: bool) -> list[tuple[int, int, int, int]]:
+    """Each step in the order in which a direction reads them: its packed tokens are [start, end), and the first
+    `carried` of them go on from the tokens that begin at `before`."""
+    starts = [0, *accumulate(sizes)]
+    order = range(len(sizes))[:: -1 if reverse else 1]
+    steps, before, running = [], 0, 0
+    for step in order:
+        steps.append((starts[step], starts[step + 1], before, min(sizes[step], running)))
+        before, running = starts[step], sizes[step]
+    return steps
 
 
 class _Recurrence(torch.autograd.Function):
-    """One direction of an LSTM, from the input's share of the gates (R, 4H) to the hidden states (T, H)."""
+    """An LSTM in both directions, from the input's share of the gates, R rows of 8H in several pieces, to the hidden
+    states (T, 2H)."""
 
     @staticmethod
-    def forward(ctx, gates: Tensor, weight: Tensor, rows: Tensor, sizes: list[int], reverse: bool) -> Tensor:  # type: ignore[no-untyped-def]
-        hidden = weight.shape[1]
-        gates_at = gates.index_select(0, rows)  # (T, 4H), becomes the activations i, f, g, o
-        output, cells = gates_at.new_empty(len(rows), hidden), gates_at.new_empty(len(rows), hidden)
-        state, cell = gates_at.new_zeros(sizes[0], hidden), gates_at.new_zeros(sizes[0], hidden)
-        transposed = weight.t()
-        for start, end in _spans(sizes, reverse=reverse):
-            now, h, c = gates_at[start:end], state[: end - start], cell[: end - start]
-            now.addmm_(h, transposed)
-            now[:, : 2 * hidden].sigmoid_()
-            now[:, 2 * hidden : 3 * hidden].tanh_()
-            now[:, 3 * hidden :].sigmoid_()
-            i, f, g, o = now.split(hidden, 1)
-            c.mul_(f).addcmul_(i, g)
-            torch.tanh(c, out=h)
-            h.mul_(o)
-            output[start:end] = h
-            cells[start:end] = c
-        ctx.save_for_backward(gates_at, weight, rows, output, cells)
-        ctx.sizes, ctx.reverse, ctx.input_rows = sizes, reverse, len(gates)
+    def forward(ctx, weight: Tensor, packing: Packing, *pieces: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        hidden, tokens, rows = weight.shape[2], len(packing.rows), sum(map(len, pieces))
+        slots = packing.rows.new_full((rows,), tokens)  # one slot more than tokens, for rows that are left out
+        slots[packing.rows] = torch.arange(tokens, device=slots.device)
+        activations = pieces[0].new_empty(tokens + 1, 8 * hidden)  # i, f, g, o of each direction
+        for slot, piece in zip(slots.split([len(piece) for piece in pieces]), pieces, strict=True):
+            activations.index_copy_(0, slot, piece)
+        output, cells = activations.new_empty(tokens, 2 * hidden), activations.new_empty(tokens, 2 * hidden)
+        for direction, (gates, states, kept) in enumerate(
+            zip(activations.chunk(2, 1), output.chunk(2, 1), cells.chunk(2, 1), strict=True)
+        ):
+            transposed = weight[direction].t()
+            for start, end, before, carried in _steps(packing.sizes, reverse=direction == 1):
+                now, h, c = gates[start:end], states[start:end], kept[start:end]
+                if carried:
+                    now[:carried].addmm_(states[before : before + carried], transposed)
+                now[:, : 2 * hidden].sigmoid_()
+                now[:, 2 * hidden : 3 * hidden].tanh_()
+                now[:, 3 * hidden :].sigmoid_()
+                i, f, g, o = now.chunk(4, 1)
+                torch.mul(i, g, out=c)
+                c[:carried].addcmul_(f[:carried], kept[before : before + carried])
+                torch.tanh(c, out=h)
+                h.mul_(o)
+        ctx.save_for_backward(activations, weight, output, cells, slots)
+        ctx.sizes, ctx.pieces = packing.sizes, [len(piece) for piece in pieces]
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor):  # type: ignore[no-untyped-def]
-        activations, weight, rows, output, cells = ctx.saved_tensors
-        sizes, hidden = ctx.sizes, weight.shape[1]
-        grad_gates = torch.empty_like(activations)
-        grad_weight = torch.zeros_like(weight)
-        grad_h, grad_c = output.new_zeros(sizes[0], hidden), output.new_zeros(sizes[0], hidden)
-        spans = _spans(sizes, reverse=ctx.reverse)
-        for step in range(len(spans) - 1, -1, -1):
-            start, end = spans[step]
-            size = end - start
-            before = spans[step - 1] if step else (0, 0)
-            carried = min(size, before[1] - before[0])  # sequences that had a state to continue from
-            i, f, g, o = activations[start:end].split(hidden, 1)
-            d_i, d_f, d_g, d_o = grad_gates[start:end].split(hidden, 1)
-            h, c = grad_h[:size], grad_c[:size]
-            h += grad_output[start:end]
-            squashed = torch.tanh(cells[start:end])
-            torch.mul(h, squashed, out=d_o)
-            c += torch.ops.aten.tanh_backward(h * o, squashed)
-            torch.mul(c, g, out=d_i)
-            torch.mul(c, i, out=d_g)
-            d_f.zero_()
-            if carried:
-                torch.mul(c[:carried], cells[before[0] : before[0] + carried], out=d_f[:carried])
-            d_i.copy_(torch.ops.aten.sigmoid_backward(d_i, i))
-            d_f.copy_(torch.ops.aten.sigmoid_backward(d_f, f))
-            d_g.copy_(torch.ops.aten.tanh_backward(d_g, g))
-            d_o.copy_(torch.ops.aten.sigmoid_backward(d_o, o))
-            c.mul_(f)
-            torch.mm(grad_gates[start:end], weight, out=h)
-            if carried:
-                grad_weight.addmm_(grad_gates[start : start + carried].t(), output[before[0] : before[0] + carried])
-        grad_input = grad_gates.new_zeros(ctx.input_rows, grad_gates.shape[1]).index_copy_(0, rows, grad_gates)
-        return grad_input, grad_weight, None, None, None
-
-
-class _MaxOverTime(torch.autograd.Function):
-    """The greatest value of each feature in each sequence, from packed tokens (T, F) to (S, F)."""
-
-    @staticmethod
-    def forward(ctx, tokens: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
-        greatest = tokens[: sizes[0]].clone()
-        where = torch.arange(sizes[0], device=tokens.device)[:, None].repeat(1, tokens.shape[1])
-        for start, end in _spans(sizes, reverse=False)[1:]:
-            now, best = tokens[start:end], greatest[: end - start]
-            higher = now > best
-            places = torch.arange(start, end, device=tokens.device)[:, None]
-            where[: end - start] = torch.where(higher, places, where[: end - start])
-            torch.maximum(now, best, out=best)
-        ctx.save_for_backward(where)
-        ctx.tokens = len(tokens)
-        return greatest
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        (where,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.tokens, grad.shape[1]).scatter_(0, where, grad), None
+        activations, weight, output, cells, slots = ctx.saved_tensors
+        hidden, most = weight.shape[2], ctx.sizes[0]
+        grad_gates, grad_weight = torch.empty_like(activations), torch.empty_like(weight)
+        grad_gates[-1] = 0  # what is left out
+        for direction, (gates, grads, states, kept, grad_states) in enumerate(
+            zip(*(each.chunk(2, 1) for each in (activations, grad_gates, output, cells, grad_output)), strict=True)
+        ):
+            previous = output.new_zeros(len(output), hidden)  # the state that each token goes on from
+            grad_h, grad_c, squashed = output.new_zeros(3, most, hidden)
+            for start, end, before, carried in reversed(_steps(ctx.sizes, reverse=direction == 1)):
+                h, c, t = grad_h[: end - start], grad_c[: end - start], squashed[: end - start]
+                i, f, g, o = gates[start:end].chunk(4, 1)
+                d_i, d_f, d_g, d_o = grads[start:end].chunk(4, 1)
+                h += grad_states[start:end]
+                torch.tanh(kept[start:end], out=t)
+                torch.mul(h, t, out=d_o)
+                c += _tanh_backward(h.mul_(o), t, grad_input=t)
+                torch.mul(c, g, out=d_i)
+                torch.mul(c, i, out=d_g)
+                torch.mul(c[:carried], kept[before : before + carried], out=d_f[:carried])
+                d_f[carried:] = 0
+                _sigmoid_backward(d_i, i, grad_input=d_i)
+                _sigmoid_backward(d_f, f, grad_input=d_f)
+                _tanh_backward(d_g, g, grad_input=d_g)
+                _sigmoid_backward(d_o, o, grad_input=d_o)
+                c.mul_(f)
+                torch.mm(grads[start:end], weight[direction], out=h)
+                previous[start : start + carried] = states[before : before + carried]
+            torch.mm(grads[:-1].t(), previous, out=grad_weight[direction])
+        return grad_weight, None, *(grad_gates.index_select(0, slot) for slot in slots.split(ctx.pieces))
 
 
 class BiLSTM(nn.Module):
@@ -164,25 +152,25 @@ class BiLSTM(nn.Module):
         """The input's share of the gates: (..., width) to (..., 8H)."""
         return F.linear(inputs, self.input, self.bias)
 
-    def forward(self, gates: Tensor, packing: Packing) -> Tensor:
-        """Hidden states (T, 2H), packed, from the input's share of the gates (R, 8H). Steps are taken in single
-        precision at least: half precision would lose what the cell adds up."""
-        if gates.dtype in (torch.bfloat16, torch.float16):
-            gates = gates.float()
-        forth, back = gates.split(4 * self.hidden, 1)
-        return torch.cat(
-            [
-                _Recurrence.apply(forth, self.recurrent[0], packing.rows, packing.sizes, False),  # type: ignore[no-untyped-call]
-                _Recurrence.apply(back, self.recurrent[1], packing.rows, packing.sizes, True),  # type: ignore[no-untyped-call]
-            ],
-            1,
-        )
+    def forward(self, gates: Tensor | Sequence[Tensor], packing: Packing) -> Tensor:
+        """Hidden states (T, 2H), packed, from the input's share of the gates (R, 8H), whose rows may come in several
+        pieces. Steps are taken in single precision at least: half precision would lose what the cell adds up."""
+        pieces = [gates] if isinstance(gates, Tensor) else gates
+        single = [piece.float() if piece.dtype in (torch.bfloat16, torch.float16) else piece for piece in pieces]
+        output: Tensor = _Recurrence.apply(self.recurrent, packing, *single)  # type: ignore[no-untyped-call]
+        return output
 
 
 def pool(tokens: Tensor, packing: Packing) -> Tensor:
     """Max over time and the state in which each direction ends, concatenated: packed (T, 2H) to (S, 4H), in the order
     in which the sequences were given to `pack`."""
-    hidden = tokens.shape[1] // 2
-    greatest = _MaxOverTime.apply(tokens, packing.sizes)  # type: ignore[no-untyped-call]  # (S, 2H)
-    ends = torch.cat([tokens[:, :hidden].index_select(0, packing.last), tokens[: len(packing.last), hidden:]], 1)
-    return torch.cat([greatest, ends], 1).index_select(0, packing.places)
+    hidden, most = tokens.shape[1] // 2, packing.sizes[0]
+    places = torch.arange(len(tokens), device=tokens.device)[:, None]
+    greatest, where = tokens.detach()[:most].clone(), places[:most].repeat(1, 2 * hidden)
+    for start, end, _, _ in _steps(packing.sizes, reverse=False)[1:]:
+        now, best, at = tokens.detach()[start:end], greatest[: end - start], where[: end - start]
+        torch.where(now > best, places[start:end], at, out=at)
+        torch.maximum(now, best, out=best)
+    ends = torch.cat([packing.last[:, None].expand(-1, hidden), places[:most].expand(-1, hidden)], 1)
+    chosen = torch.stack([where, ends]).index_select(1, packing.places)  # (2, S, 2H)
+    return tokens.gather(0, chosen.flatten(0, 1)).unflatten(0, (2, most)).transpose(0, 1).flatten(1)

@@ -95,43 +95,48 @@ class IMN(nn.Module):
 
     def _match(self, tokens: Tensor, batch: DialogueBatch) -> tuple[Tensor, Tensor]:
         """Context and response (B, N, 4H) after cross-attention, from the encoded words (T, 2H)."""
-        cases, number = batch.candidates.shape
+        sentences, (cases, number) = batch.sentences, batch.candidates.shape
+        case, place = (batch.context >= 0).nonzero(as_tuple=True)  # of each utterance
+        said, replies = batch.context[case, place], batch.candidates.clamp(min=0).flatten()
+        words, length = _words(sentences, said), sentences.lengths[said]  # of all contexts, (U,)
+        reply_words, reply_length = _words(sentences, replies), sentences.lengths[replies]  # of all replies, (B * N,)
+        real = torch.arange(int(reply_length.max()), device=tokens.device) < reply_length[:, None]  # (B * N, R)
+        padded = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, reply_words)
+        size = length.new_zeros(cases).index_add_(0, case, length)  # words of each context
+        in_contexts, in_replies = size.tolist(), reply_length.view(cases, number).sum(1).tolist()
+
         of_a, of_other, of_difference, of_product = self.matching.input.chunk(4, 1)  # (8H, 2H) each
         shared = F.linear(tokens, of_a + of_difference, self.matching.bias)  # (T, 8H): the share of a
         crossing = F.linear(tokens, of_other - of_difference)  # (T, 8H): the share of a~, before attention
+        of_contexts: list[Tensor] = []  # the gates; a case at a time, so that nothing is padded to the longest context
+        of_replies: list[Tensor] = []
+        for a, a_shared, a_crossing, b, b_shared, b_padded, b_crossing, there in zip(
+            *(each[words].split(in_contexts) for each in (tokens, shared, crossing)),
+            *(each[reply_words].split(in_replies) for each in (tokens, shared)),
+            *(each[padded].split(number) for each in (tokens, crossing)),
+            real.split(number),
+            strict=True,
+        ):
+            similarity = (a @ b_padded.flatten(0, 1).t()).unflatten(1, there.shape)  # (C, N, R), equation 19
+            least = torch.finfo(similarity.dtype).min
+            to_reply = similarity.masked_fill(~there, least).softmax(2).transpose(0, 1)  # (N, C, R)
+            to_context = similarity.flatten(1).t()[there.flatten()].softmax(1)  # (words of the replies, C)
+            gates = F.linear(a * (to_reply @ b_padded), of_product)  # (N, C, 8H); the other shares are added in place
+            of_contexts.append(gates.add_(to_reply @ b_crossing).add_(a_shared).flatten(0, 1))
+            gates = F.linear(b * (to_context @ a), of_product)
+            of_replies.append(gates.add_(to_context @ a_crossing).add_(b_shared))
 
-        there, case, offset, length, words = _layout(batch.sentences, batch.context)  # words (B, C)
-        reply_words, reply_length = _words(batch.sentences, batch.candidates.clamp(min=0).flatten())
-        longest = reply_words.shape[1]
-        a = tokens[words]  # (B, C, 2H)
-        b = tokens[reply_words].view(cases, number, longest, -1)  # (B, N, R, 2H)
-        real = (torch.arange(longest, device=a.device) < reply_length[:, None]).view(cases, 1, number, longest)
-        similarity = (a @ b.flatten(1, 2).transpose(1, 2)).unflatten(2, (number, longest))  # (B, C, N, R), equation 19
-        least = torch.finfo(similarity.dtype).min
-        to_reply = similarity.masked_fill(~real, least).softmax(3).type_as(similarity).transpose(1, 2)  # (B, N, C, R)
-        to_context = similarity.masked_fill(~there[:, :, None, None], least).softmax(1)  # (B, C, N, R)
+        start = length.cumsum(0) - length + (size.cumsum(0) - size)[case] * (number - 1)
+        start = start + torch.arange(number, device=tokens.device)[:, None] * size[case]  # (N, U)
+        reply_start = number * len(words) + reply_length.cumsum(0) - reply_length
+        packing = pack(
+            torch.cat([start.flatten(), reply_start]), torch.cat([length.expand(number, -1).flatten(), reply_length])
+        )
+        states = self.dropout(self.matching(of_contexts + of_replies, packing))
+        utterances, response = self.dropout(pool(states, packing)).split([start.numel(), len(replies)])  # (..., 4H)
 
-        seen = to_reply @ b  # (B, N, C, 2H): a~
-        gates = F.linear((a[:, None] * seen).flatten(0, 1), of_product)  # (B * N, C, 8H); the other shares are added
-        gates.baddbmm_(to_reply.flatten(0, 1), crossing[reply_words])  # in place
-        gates.add_(shared[words].repeat_interleave(number, 0))
-        start = torch.arange(number, device=a.device)[:, None] * words.shape[1]
-        start = start + case * number * words.shape[1] + offset  # (N, U)
-        packing = pack(start.flatten(), length.expand(number, -1).flatten())
-        utterances = self.dropout(
-            pool(self.dropout(self.matching(gates.flatten(0, 1), packing)), packing)
-        )  # (N * U, 4H)
-
-        seen = to_context.flatten(2).transpose(1, 2) @ a  # (B, N * R, 2H): b~
-        b = b.flatten(1, 2)
-        seen = torch.cat([seen, b * seen], 2).flatten(0, 1)
-        gates = F.linear(seen, torch.cat([of_other - of_difference, of_product], 1))
-        gates.add_(shared[reply_words.flatten()])  # (B * N * R, 8H)
-        packing = pack(torch.arange(cases * number, device=a.device) * longest, reply_length)
-        response = self.dropout(pool(self.dropout(self.matching(gates, packing)), packing))  # (B * N, 4H)
-
-        spoken = (batch.context >= 0).sum(1)  # utterances of each case
-        first = (spoken.cumsum(0) - spoken) + torch.arange(number, device=a.device)[:, None] * len(case)  # (N, B)
+        spoken = case.bincount(minlength=cases)  # utterances of each case
+        first = (spoken.cumsum(0) - spoken) + torch.arange(number, device=tokens.device)[:, None] * len(case)  # (N, B)
         packing = pack(first.flatten(), spoken.expand(number, -1).flatten())
         gates = self.utterances.project(utterances)
         context = self.dropout(pool(self.dropout(self.utterances(gates, packing)), packing))  # (N * B, 4H)
@@ -143,26 +148,8 @@ def _unpacked(packed: Tensor, rows: Tensor) -> Tensor:
     return packed[torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=rows.device))]
 
 
-def _words(sentences: Sentences, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The words of the `chosen` sentences (K,), as places among all words (K, R), and the lengths (K,). Beyond a
-    sentence's end its last word is repeated."""
-    length = sentences.lengths[chosen]
-    steps = torch.arange(int(length.max()), device=chosen.device)
-    return sentences.starts[chosen][:, None] + torch.minimum(steps, length[:, None] - 1), length
-
-
-def _layout(sentences: Sentences, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Each context as one sequence of words: which of (B, C) places hold a word; the case, the offset in its context
-    and the length of each utterance (U,); and the places among all words (B, C)."""
-    spoken = context >= 0
-    length = torch.where(spoken, sentences.lengths[context.clamp(min=0)], 0)  # (B, M)
-    total = length.sum(1)
-    there = torch.arange(int(total.max()), device=context.device) < total[:, None]
-    case, _ = spoken.nonzero(as_tuple=True)
-    offset = (length.cumsum(1) - length)[spoken]
-    length, start = length[spoken], sentences.starts[context[spoken]]
-    within = torch.arange(int(length.sum()), device=context.device)
-    within = within - (length.cumsum(0) - length).repeat_interleave(length)
-    words = torch.zeros_like(there, dtype=torch.long)
-    words[there] = start.repeat_interleave(length) + within
-    return there, case, offset, length, words
+def _words(sentences: Sentences, chosen: Tensor) -> Tensor:
+    """The words of the `chosen` sentences, one after the other, as places among all words."""
+    lengths, starts = sentences.lengths[chosen], sentences.starts[chosen]
+    behind = starts - (lengths.cumsum(0) - lengths)
+    return behind.repeat_interleave(lengths) + torch.arange(int(lengths.sum()), device=chosen.device)
