@@ -58,6 +58,7 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
                 raise InputError(f"--resume: {key} is not what it was in {kept}; only the trainer may change")
     if not 0 <= settings.seed < 1 << 32:
         raise InputError(f"seed: {settings.seed} is not between 0 and {(1 << 32) - 1}")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(settings.seed, verbose=False)
     made = _checked(lambda: parser.instantiate(settings), source)
     out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,6 @@ def fit(
         raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     _keep_memory()
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
