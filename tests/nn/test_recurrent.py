@@ -119,6 +119,17 @@ def test_gradients_are_those_of_finite_differences_and_rows_left_out_get_none() 
     assert gates.grad.abs().sum(1).gt(0).tolist() == [True, True, True, True, False, True, True, False]
 
 
+def test_gates_may_come_in_pieces() -> None:
+    ours, _ = layers()
+    packing = pack(torch.tensor([5, 1, 0]), torch.tensor([2, 3, 1]))
+    whole = ours.project(inputs(8)).detach().requires_grad_()
+    pieces = [piece.detach().clone().requires_grad_() for piece in whole.split([2, 1, 5])]
+    output, same = ours(whole, packing), ours(pieces, packing)
+    assert torch.equal(output, same)
+    (gradient,) = torch.autograd.grad(output.square().sum(), whole)
+    assert torch.equal(torch.cat(torch.autograd.grad(same.square().sum(), pieces)), gradient)
+
+
 @sizes
 def test_pool_is_the_maximum_and_where_each_direction_ends(lengths: list[int]) -> None:
     starts, packing = laid_out(lengths)
