@@ -2,7 +2,9 @@
 
 import os
 import random
-from collections.abc import Callable, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: th
 
 Case = Callable[..., Example]
 Build = Callable[..., Any]
+FullDisk = Callable[[int], AbstractContextManager[None]]
 
 _WORDS = "a cat dog bird sings and sleeps all day near the old river , i like to swim with my two small brothers !"
 
@@ -45,6 +48,22 @@ def cases(case: Case) -> tuple[Example, ...]:
         case(said=texts(utterances), candidates=texts(4), facts=texts(lines), partner=texts(5 - lines))
         for utterances, lines in ((1, 3), (2, 0), (3, 5), (7, 1), (1, 4), (5, 2), (4, 3))
     )
+
+
+@pytest.fixture(scope="session")
+def full_disk() -> FullDisk:
+    """A context in which the system refuses to write more than so many bytes into a file."""
+
+    @contextmanager
+    def full(room: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
 
 
 @pytest.fixture(scope="session")

@@ -105,17 +105,11 @@ def test_another_kind_of_file_is_refused(kind: str, tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, full_disk: Any) -> None:
     path = tmp_path / "last.ckpt"
     checkpoint.save({"epoch": 1}, path)
-
-    def full(tensors: Any, file: Path, metadata: Any) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left on device"):
-        checkpoint.save({"epoch": 2}, path)
+    with full_disk(1000), pytest.raises(InputError, match=r"last\.ckpt: cannot be written \(File too large\)"):
+        checkpoint.save({"weights": torch.ones(1000)}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert checkpoint.load(path) == {"epoch": 1}
 
@@ -129,7 +123,7 @@ def test_a_file_is_put_in_place_when_it_is_whole(tmp_path: Path, monkeypatch: py
         raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="Permission denied"):
+    with pytest.raises(InputError, match="Permission denied"):
         checkpoint.save({"epoch": 2}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert checkpoint.load(path) == {"epoch": 1}

@@ -1,4 +1,3 @@
-import errno
 import json
 import os
 import signal
@@ -13,12 +12,12 @@ import lightning
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from personae import checkpoint, recipes, run
 from personae.data import jsonl
 from personae.data.candidates import examples
 from personae.data.toy import Selection as Toy
+from personae.tasks.base import Batch, Task
 from personae.types import InputError
 
 RECIPE = "selection/imn-toy-ra"
@@ -34,7 +33,7 @@ TINY = {
     "trainer.enable_model_summary": "false",
     "save_every": "1",
 }
-STUCK = {"patience": "1", "task__learning_rate": "0.0"}
+STUCK = {"patience": "1", "task__optimization__learning_rate": "0.0"}
 FILES = ["config.json", "environment.json", "metrics.json", "model.safetensors", "predictions.jsonl", "recipe.yaml"]
 
 
@@ -112,7 +111,7 @@ def test_of_equal_validations_the_first_is_kept(tmp_path: Path) -> None:
 
 def test_the_resolved_recipe_makes_the_same_run_and_another_seed_another(finished: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
-    assert recipe["task"]["init_args"]["decay_steps"] == 5000  # a default, written out
+    assert recipe["task"]["init_args"]["optimization"]["decay_steps"] == 5000  # a default, written out
     again = tmp_path / "again"
     run.train(str(finished / "recipe.yaml"), {}, out=again)
     assert_same_run(again, finished)
@@ -147,10 +146,20 @@ def saved(changes: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -
         (settings(trainer__check_val_every_n_epoch="null", save_every="3"), 7, [2, 4, 6, 8, 10]),
         (settings(trainer__accumulate_grad_batches="2", save_every="2"), 5, [1, 2, 4, 5]),
         (settings(trainer__max_steps="7", save_every="3"), 5, [2, 4, 7]),
+        (settings(task__optimization__muon="0.02", task__optimization__cooldown="0.5"), 10, [2, 4, 7, 9]),
         (settings(trainer__max_epochs="9", **STUCK), 4, [2, 4]),
         (settings(trainer__max_epochs="9", trainer__val_check_interval="1.0", save_every="3", **STUCK), 5, [5, 10]),
     ],
-    ids=["within epochs", "at their ends", "across epochs", "accumulated", "steps", "patience", "patience at ends"],
+    ids=[
+        "within epochs",
+        "at their ends",
+        "across epochs",
+        "accumulated",
+        "steps",
+        "Muon",
+        "patience",
+        "patience at ends",
+    ],
 )
 def test_a_run_resumed_from_any_point_is_one_that_was_never_interrupted(
     changes: dict[str, str], points: int, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,6 +223,35 @@ def test_a_run_that_is_killed_or_interrupted_goes_on(tmp_path: Path) -> None:
         assert_same_run(out, tmp_path / "whole")
 
 
+class _Swallows:
+    """Ctrl-C falls on its finalizer, where an exception is only reported."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_falls_on_a_finalizer_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: Task, batch: Batch, batch_idx: int) -> None:
+        started.append(batch_idx)
+        if len(started) == 3:
+            _Swallows()
+
+    started: list[int] = []
+    monkeypatch.setattr(Task, "on_train_batch_start", start)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(RECIPE, settings(), out=tmp_path / "run")
+    assert len(started) == 3
+    assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
+
+
+def test_the_progress_bar_can_be_turned_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in ("true", "false"):
+        run.train(RECIPE, settings(trainer__enable_progress_bar=shown), out=tmp_path / shown)
+        assert ("Epoch" in capsys.readouterr().err) == (shown == "true")
+
+
 def test_a_run_that_was_stopped_before_it_kept_anything_starts_again(finished: Path, tmp_path: Path) -> None:
     for name, resume in (("resumed", True), ("begun again", False)):
         out = tmp_path / name
@@ -223,18 +261,18 @@ def test_a_run_that_was_stopped_before_it_kept_anything_starts_again(finished: P
         assert_same_run(out, finished)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = [0]
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_disk: Any
+) -> None:
+    saved, count = checkpoint.save, [0]
 
-    def full(tensors: Any, file: Path, metadata: Any) -> None:
+    def save(content: Any, path: Path) -> None:
         count[0] += 1
-        if count[0] > 4:
-            Path(file).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        save_file(tensors, file, metadata=metadata)
+        with full_disk(5000 if count[0] > 4 else 1 << 30):
+            saved(content, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(InputError, match=r"cannot be written \(File too large\)"):
         run.train(RECIPE, TINY, out=tmp_path / "run")
     monkeypatch.undo()
     assert sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir()) == [

@@ -2,7 +2,6 @@
 JSON; and the callback that writes them."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import lightning
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from personae.data import lines
@@ -25,12 +24,8 @@ def save(content: Any, path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     structure = _encode(content, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, unfinished, metadata={"structure": json.dumps(structure)})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with lines.whole(path) as file:
+        file.write(to_bytes(tensors, metadata={"structure": json.dumps(structure)}))
 
 
 def load(path: Path) -> Any:
@@ -100,6 +95,7 @@ class Keeper(lightning.Callback):
         self.steps: list[dict[str, Any]] = []
         self.every = every
         self.highest, self.step = float("-inf"), 0
+        self.interrupted = False
         self.cpu_seconds, self._since = 0.0, time.process_time()
 
     @property
@@ -132,6 +128,8 @@ class Keeper(lightning.Callback):
         done = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
         if trainer.global_step % self.every == 0 and done % int(trainer.val_check_batch or 1):
             self._keep(trainer)
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keeps the weights if they are the best, the state and the measurements."""

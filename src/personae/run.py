@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import platform
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +25,8 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, RichProgressBar
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from personae import __version__, catalogue, checkpoint, recipes
 from personae.data import lines
@@ -110,21 +113,18 @@ def fit(
     if not resume:
         task.prepare(dialogues)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
-    interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
-    by_epoch = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
-    if by_epoch and isinstance(interval, int) and interval > len(batches):
-        raise InputError(f"trainer.val_check_interval: {interval} is more than the {len(batches)} batches of an epoch")
+    task.steps = _steps(trainer, len(batches))
     callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, mode="max", patience=patience, check_on_train_epoch_end=False))
-    trainer.callbacks = [_Progress(), *callbacks, keeper]  # type: ignore[attr-defined]
+    shown = [_Progress()] if trainer.progress_bar_callback is not None else []
+    trainer.callbacks = [*shown, *callbacks, keeper]  # type: ignore[attr-defined]
     trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
-            trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from None
+    with _interruptible(keeper), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
+        trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # one process is enough for what is left
     keeper.clock()
     if keeper.best.exists():
         task.model.load_state_dict(checkpoint.load(keeper.best))
@@ -142,12 +142,8 @@ def save(task: Task, out: Path) -> None:
     tensors = {name: value.contiguous() for name, value in everything.items() if isinstance(value, torch.Tensor)}
     state = {name: value for name, value in everything.items() if name not in tensors}
     write_json({"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json")
-    unfinished = out / ".model.safetensors"
-    try:
-        save_file(tensors, unfinished)
-        unfinished.replace(out / "model.safetensors")
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with lines.whole(out / "model.safetensors") as file:
+        file.write(to_bytes(tensors))
 
 
 def load(model: str) -> Task:
@@ -298,6 +294,40 @@ def environment() -> dict[str, Any]:
 def write_json(content: Any, path: Path) -> None:
     """Writes JSON; the file is complete or untouched."""
     lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
+
+
+def _steps(trainer: lightning.Trainer, batches: int) -> float:
+    """How many steps training will take, infinite where only time ends it. InputError where it would never validate."""
+    most = trainer.limit_train_batches
+    length = min(most, batches) if isinstance(most, int) else int(most * batches)
+    interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
+    by_epoch = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    if by_epoch and isinstance(interval, int) and interval > length:
+        raise InputError(f"trainer.val_check_interval: {interval} is more than the {length} batches of an epoch")
+    epoch = -(-length // trainer.accumulate_grad_batches)
+    limits = (trainer.max_steps, epoch * (-1 if trainer.max_epochs is None else trainer.max_epochs))
+    return min((limit for limit in limits if limit >= 0), default=float("inf"))
+
+
+@contextmanager
+def _interruptible(keeper: checkpoint.Keeper) -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, as ever: at the latest at the end of the batch, should a finalizer swallow it."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(*_: Any) -> None:
+        keeper.interrupted = True
+        raise KeyboardInterrupt
+
+    if main and before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    finally:
+        if main:  # Lightning leaves it ignored
+            signal.signal(signal.SIGINT, before)
 
 
 def _keep_memory() -> None:

@@ -68,10 +68,10 @@ def with_facts(case: Example, *, place: int, facts: tuple[str, ...]) -> Example:
 
 
 def test_the_models() -> None:
-    assert [model["name"] for model in catalogue.models()] == ["hre", "imn", "minilm", "tfidf"]
-    assert [_name(variant) for variant in TRAINED] == [
+    assert {model["name"] for model in catalogue.models()} >= {"hre", "imn", "minilm", "tfidf"}
+    assert {_name(variant) for variant in TRAINED} >= {
         f"{name}-{fusion}" for name in ("hre", "imn") for fusion in ("none", "na", "ca", "ra", "cra")
-    ]
+    }
 
 
 def test_a_batch_of_one_is_the_row_of_a_larger_batch(model: Any, cases: Sequence[Example]) -> None:
@@ -181,7 +181,8 @@ def test_every_parameter_is_trained(trained: Callable[..., Any], cases: Sequence
         if parameter.requires_grad and (parameter.grad is None or parameter.grad.abs().max() < 1e-12)
     }
     # The bias of equation 9 is added to every line's weight before the softmax, which does not change by it.
-    assert untouched == ({"fusion.query.bias"} if getattr(model.fusion, "fusion", None) == "na" else set())
+    without = {"fusion.query.bias"} if getattr(getattr(model, "fusion", None), "fusion", "") == "na" else set()
+    assert untouched == without
 
 
 def test_the_same_seed_gives_the_same_loss(trained: Callable[..., Any], cases: Sequence[Example]) -> None:
@@ -228,7 +229,10 @@ def test_a_saved_model_gives_the_same_scores(
 ) -> None:
     words = {"class_path": "personae.nn.words.Words", "init_args": {"glove_size": 0, "task": 8, "filters": 4}}
     path = next(model["class"] for model in catalogue.models() if model["name"] == variant[0])
-    made = {"class_path": path, "init_args": {"hidden": 8, "features": 8, "words": words, **variant[1]}}
+    module, _, constructor = path.rpartition(".")
+    taken = inspect.signature(getattr(import_module(module), constructor)).parameters
+    small = {key: value for key, value in {"hidden": 8, "features": 8, "words": words}.items() if key in taken}
+    made = {"class_path": path, "init_args": {**small, **variant[1]}}
     recipe = {"task": {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     task = run.build(str(tmp_path / "recipe.yaml")).eval()

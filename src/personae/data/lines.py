@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from personae.types import InputError
 
@@ -32,12 +34,18 @@ def numbered(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def save(lines: Iterable[str], path: str | Path) -> None:
-    """Write `lines`, each with a line feed, beside `path` and put the file in place when it is whole."""
-    path = Path(path)
+    """Write `lines`, each with a line feed; the file is complete or untouched."""
+    with whole(Path(path)) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, that is put in place of `path` when it is whole. InputError where it cannot be written."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        with part.open("wb") as file:
+            yield file
         part.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}): give a folder that can be written") from error

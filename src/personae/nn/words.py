@@ -143,7 +143,8 @@ class Words(nn.Module):
             rows, vectors = read_vectors(self.glove)
             if vectors.shape[1] != self.glove_size:
                 raise InputError(
-                    f"words.glove: {self.glove} has {vectors.shape[1]} dimensions; set words.glove_size to that"
+                    f"words.glove: {self.glove or GLOVE_PACKAGE} has {vectors.shape[1]} dimensions; "
+                    "set words.glove_size to that"
                 )
             tables.append((0, rows, vectors))
         if self.task:

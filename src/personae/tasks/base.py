@@ -3,13 +3,14 @@
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import lightning
 import torch
 from torch import Tensor
 
+from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, Row
 
 
@@ -23,14 +24,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples and what the model makes of them."""
+    """Examples, what the model makes of them, and the place in training, counted over all epochs."""
 
     examples: Sequence[Example]
     inputs: Any
+    number: int = 0
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        return type(self)(self.examples, self.inputs.to(device))
+        return replace(self, inputs=self.inputs.to(device))
 
 
 class Batches:
@@ -58,10 +60,11 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         batches = self.plan(self.epoch)[self.rank :: self.processes][: len(self)]
         for examples in batches[self.done :]:
+            number = self.epoch * len(self) + self.done
             self.done += 1
             if self.done == len(self):  # said before the last batch is out: who counts batches asks for no further one
                 self.epoch, self.done = self.epoch + 1, 0
-            yield Batch(examples, self.collate(examples))
+            yield Batch(examples, self.collate(examples), number)
 
     def state_dict(self) -> dict[str, int]:
         """The place: this epoch, and the batches of it that were given out."""
@@ -89,20 +92,21 @@ def bucketed(
 
 
 class Task(lightning.LightningModule):
-    """Trains `model` with Adam, the rate multiplied by `decay` every `decay_steps` steps, continuously.
+    """Trains `model`.
 
-    Every step draws from a generator seeded by `seed` and the step's number, so that a resumed run draws the same.
+    `steps` is how many there will be, infinite where that is not known before. Every batch draws from a generator
+    seeded by `seed` and the batch's number, so that a resumed run draws the same.
     """
 
     monitor: str
     """The metric on "dev" that selects the best checkpoint; more is better."""
 
-    def __init__(self, *, model: Model, batch_size: int, learning_rate: float, decay: float, decay_steps: int) -> None:
+    def __init__(self, *, model: Model, batch_size: int, optimization: Optimization) -> None:
         super().__init__()
         self.model: Any = model  # a module too, with what its kind of task asks of it
-        self.batch_size, self.learning_rate = batch_size, learning_rate
-        self.decay, self.decay_steps = decay, decay_steps
+        self.batch_size, self.optimization = batch_size, optimization
         self.seed = 0
+        self.steps = float("inf")
         self.rows: list[Row] = []
 
     @abstractmethod
@@ -126,15 +130,12 @@ class Task(lightning.LightningModule):
         """Named metrics, one number a row."""
 
     def configure_optimizers(self) -> Any:
-        """Adam with exponential decay."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=self.learning_rate)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.decay ** (step / self.decay_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        """As `optimization` says."""
+        return self.optimization.start(self.parameters(), steps=self.steps)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds the step."""
-        torch.manual_seed((self.seed << 32) + self.global_step)
+        """Seeds what is drawn for the batch."""
+        torch.manual_seed((self.seed << 32) + batch.number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""

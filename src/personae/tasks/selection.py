@@ -9,6 +9,7 @@ from torch import Tensor
 
 from personae.metrics.ranking import metrics
 from personae.tasks.base import Batch, Batches, Model, Task, bucketed
+from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
 
 
@@ -48,13 +49,9 @@ class Selection(Task):
         batch_size: int = 16,
         candidates: int = 20,
         pool: int = 64,
-        learning_rate: float = 1e-3,
-        decay: float = 0.96,
-        decay_steps: int = 5000,
+        optimization: Optimization = Optimization(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(
-            model=model, batch_size=batch_size, learning_rate=learning_rate, decay=decay, decay_steps=decay_steps
-        )
+        super().__init__(model=model, batch_size=batch_size, optimization=optimization)
         if batch_size < 1:
             raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         if not 2 <= candidates <= pool:
@@ -69,6 +66,12 @@ class Selection(Task):
     def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
         """Training batches, bucketed by size, with candidates drawn anew for each epoch."""
         replies = [(example.context.id, example.target.text) for example in examples]
+        bare = [example for example in examples if not example.target.candidates]
+        if bare and len({dialogue for dialogue, _ in replies}) < 2:
+            raise InputError(
+                f"corpus: dialogue {bare[0].context.id} is the only one to train on, and its replies have no "
+                "candidates; give more dialogues, to draw wrong replies from"
+            )
         sizes = {id(example): self.model.size(example) for example in examples}
 
         def plan(epoch: int) -> list[list[Example]]:
@@ -80,9 +83,11 @@ class Selection(Task):
         return Batches(plan, self.model.collate, rank=rank, processes=processes)
 
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
-        """Batches of like size; made when they are asked for."""
+        """Batches of like size, made when they are asked for; in a random order, so that the first of them are a
+        sample of all."""
         ordered = sorted(examples, key=self.model.size) if hasattr(self.model, "size") else list(examples)
-        return _Lazily([ordered[i : i + 32] for i in range(0, len(ordered), 32)], self.model.collate)
+        batches = [ordered[i : i + 32] for i in range(0, len(ordered), 32)]
+        return _Lazily(random.Random(0).sample(batches, len(batches)), self.model.collate)
 
     def rows_of(self, batch: Batch) -> list[Row]:
         """One row of scores an example."""
