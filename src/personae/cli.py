@@ -98,7 +98,7 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> N
             f"{row['b']['value']:.4f}",
             f"{difference['value']:+.4f} {_interval(difference)}",
             "-" if difference["p"] is None else f"{difference['p']:.4f}",
-            f"{test:.2g} ({name_of_test})",
+            f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
         )
     _print(table)
 
