@@ -33,7 +33,7 @@ from personae.nn.dialogue_batch import DialogueBatch
 from personae.nn.persona_fusion import Fusion
 from personae.nn.recurrent import BiLSTM
 from personae.nn.words import Sentences, Words
-from personae.run import environment
+from personae.results import environment
 from personae.tasks.selection import texts
 from personae.text import Vocabulary, words
 from personae.types import Dialogue, InputError

@@ -99,12 +99,34 @@ def test_rank_takes_unusual_text(capsys: pytest.CaptureFixture[str], files: dict
 
 def test_rank_refuses_what_it_cannot_read(capsys: pytest.CaptureFixture[str], files: dict[str, Path]) -> None:
     good = options(files)
-    files["candidates"].write_text("")
-    assert f"{files['candidates']}: the file is empty" in refused(capsys, "rank", "tfidf", *good)
+    for blank in ("", "\n", " \n\n"):
+        files["candidates"].write_text(blank)
+        assert f"{files['candidates']}: holds no reply" in refused(capsys, "rank", "tfidf", *good)
     files["candidates"].write_bytes("fine\ncaf\xe9\n".encode("latin-1"))
     assert f"{files['candidates']}:2: byte 8 of the file is not UTF-8" in refused(capsys, "rank", "tfidf", *good)
     files["candidates"].unlink()
     assert str(files["candidates"]) in refused(capsys, "rank", "tfidf", *good)
+
+
+@pytest.mark.parametrize("blank", ["", "\n", " \n\n"])
+def test_a_persona_and_a_context_may_be_blank(
+    blank: str, capsys: pytest.CaptureFixture[str], files: dict[str, Path]
+) -> None:
+    for name in ("persona", "context"):
+        files[name].write_text(blank)
+    assert main(["rank", "tfidf", *options(files), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 3
+
+
+def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str], files: dict[str, Path]) -> None:
+    """Nothing is markup, and nothing steers the terminal."""
+    replies = ["yes [my dog] sleeps", "a [/b] closing tag", ":smile: [red]no[/red]", "a\x07bell\x1b[31m"]
+    files["candidates"].write_text("\n".join(replies))
+    assert main(["rank", "tfidf", *options(files)]) == 0
+    out = capsys.readouterr().out
+    assert all(reply in out for reply in replies[:3])
+    assert r"a\x07bell\x1b[31m" in out
+    assert not {"\x07", "\x1b"} & set(out)
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +168,7 @@ def test_evaluate_prints_what_is_promised(capsys: pytest.CaptureFixture[str], tr
         for metric in result["metrics"].values():
             assert metric["low"] <= metric["value"] <= metric["high"]
     assert "must be trained first" in refused(capsys, "evaluate", "imn", "--data", str(file))
-    assert "no such recipe" in refused(capsys, "evaluate", "nosuch", "--data", str(file))
+    assert "no such model" in refused(capsys, "evaluate", "nosuch", "--data", str(file))
 
 
 def test_compare_is_by_example(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:

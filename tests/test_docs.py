@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from personae import recipes, run
-from personae.cli import COMMANDS, _parser, _split
+from personae import options, recipes, run
+from personae.cli import ABOUT, COMMANDS
 from personae.data.candidates import examples, offered
 from personae.data.read import form, read
 
@@ -74,13 +74,13 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_a_command_parses(arguments: list[str]) -> None:
-    known, changes = _split(arguments)
+    known, changes = options.split(arguments)
     if "--help" in known:
         with pytest.raises(SystemExit) as ended:
-            _parser().parse_args(known)
+            options.parser(COMMANDS, ABOUT).parse_args(known)
         assert ended.value.code == 0
     else:
-        _parser().parse_args(known)
+        options.parser(COMMANDS, ABOUT).parse_args(known)
     config = next((after for option, after in pairwise(known) if option == "--config"), None)
     assert config is None or config in SHIPPED or config.endswith(".yaml")
     if config in recipes.shipped():

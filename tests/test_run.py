@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from personae import checkpoint, recipes, run
+from personae import checkpoint, recipes, results, run
 from personae.data import jsonl
 from personae.data.candidates import examples
 from personae.data.toy import Selection as Toy
@@ -99,7 +99,7 @@ def test_the_kept_weights_are_the_best(finished: Path) -> None:
     for name, tensor in task.model.state_dict().items():
         assert torch.equal(best[name], tensor) if isinstance(tensor, torch.Tensor) else best[name] == tensor
     dev = examples(Toy(dialogues=8).split("dev"))
-    measured = task.metrics(run.predict(task, dev))["mrr/20"]
+    measured = task.metrics(results.predict(task, dev))["mrr/20"]
     assert sum(measured) / len(measured) == pytest.approx(max(line["mrr"] for line in course(finished)), abs=1e-5)
 
 
@@ -146,7 +146,7 @@ def saved(changes: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -
         (settings(trainer__check_val_every_n_epoch="null", save_every="3"), 7, [2, 4, 6, 8, 10]),
         (settings(trainer__accumulate_grad_batches="2", save_every="2"), 5, [1, 2, 4, 5]),
         (settings(trainer__max_steps="7", save_every="3"), 5, [2, 4, 7]),
-        (settings(task__optimization__muon="0.02", task__optimization__cooldown="0.5"), 10, [2, 4, 7, 9]),
+        (settings(task__optimization__cooldown="0.5"), 10, [2, 4, 7, 9]),
         (settings(trainer__max_epochs="9", **STUCK), 4, [2, 4]),
         (settings(trainer__max_epochs="9", trainer__val_check_interval="1.0", save_every="3", **STUCK), 5, [5, 10]),
     ],
@@ -156,7 +156,7 @@ def saved(changes: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -
         "across epochs",
         "accumulated",
         "steps",
-        "Muon",
+        "cooldown",
         "patience",
         "patience at ends",
     ],
@@ -355,7 +355,7 @@ def test_weights_of_another_shape_are_refused(finished: Path, tmp_path: Path) ->
     [
         ("imn", r"imn: must be trained first"),
         (RECIPE, rf"{RECIPE}: must be trained first: personae fit --config {RECIPE}"),
-        ("nowhere", r"nowhere: no such recipe"),
+        ("nowhere", r"nowhere: no such model; give .* needs no training: .*minilm, tfidf"),
     ],
 )
 def test_what_is_no_trained_model_is_refused(model: str, message: str) -> None:
@@ -378,8 +378,48 @@ def test_an_evaluation_is_that_of_the_end_of_training(finished: Path, data: Path
     assert (result["data"]["split"], result["data"]["path"]) == ("valid", str(data))
     assert len(result["data"]["sha256"]) == 64
     assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text()) == result
-    compared = run.compare(finished, tmp_path / "evaluation")
+    compared = results.compare(finished, tmp_path / "evaluation")
     assert {row["difference"]["value"] for row in compared["metrics"].values()} == {0}
+
+
+def test_an_evaluation_does_not_replace_a_runs_own_result(finished: Path, data: Path) -> None:
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="is a run folder, whose own results would be lost; name another"):
+        run.evaluate("tfidf", str(data), out=finished)
+    assert before == {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+
+
+def test_a_split_is_what_the_file_says(data: Path, tmp_path: Path) -> None:
+    renamed = {"restrained.jsonl": "all", "my_train-1.jsonl": "train", "valid.jsonl": "valid"}
+    for name, label in renamed.items():
+        (tmp_path / name).write_bytes(data.read_bytes())
+        assert run.evaluate("tfidf", str(tmp_path / name))["data"]["split"] == label
+
+
+def test_what_is_reported_on_is_read_before_training(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {
+                    "id": str(n),
+                    "personas": [[f"a {n}"], [f"b {n}"]],
+                    "turns": [{"speaker": k % 2, "text": f"{k} {n}"} for k in range(4)],
+                }
+            )
+            + "\n"
+            for n in range(600)
+        )
+    )
+    corpus = (
+        f"{{class_path: personae.data.files.Files, init_args: {{train: [{tmp_path}/train.jsonl], valid: typo.txt}}}}"
+    )
+    with pytest.raises(InputError, match=r"typo\.txt: found neither here nor at"):
+        run.train(
+            RECIPE,
+            {**{k: v for k, v in TINY.items() if not k.startswith("corpus")}, "corpus": corpus},
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_evaluation_reads_the_persona_that_is_asked_for(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -405,9 +445,9 @@ def test_a_model_made_without_persona_is_given_none(tmp_path: Path) -> None:
 def test_predictions_keep_the_order_of_the_cases(finished: Path) -> None:
     task = run.load(str(finished))
     cases = examples(Toy(dialogues=8).split("train"))
-    rows = run.predict(task, cases)
+    rows = results.predict(task, cases)
     assert [row.id for row in rows] == [case.id for case in cases]
-    backwards = run.predict(task, cases[::-1])
+    backwards = results.predict(task, cases[::-1])
     assert [row.id for row in backwards] == [case.id for case in cases[::-1]]
     for row, again in zip(rows, backwards[::-1], strict=True):
         assert row.scores == pytest.approx(again.scores, abs=1e-5)
@@ -418,9 +458,9 @@ def test_damaged_results_are_refused(file: str, content: bytes, finished: Path, 
     out = copy(finished, tmp_path / "run")
     (out / file).write_bytes(content)
     with pytest.raises(InputError, match=r"run: metrics\.json or predictions\.jsonl is damaged"):
-        run.compare(finished, out)
+        results.compare(finished, out)
     with pytest.raises(InputError, match="give a run folder, or the --out of an evaluation"):
-        run.compare(finished, tmp_path / "nowhere")
+        results.compare(finished, tmp_path / "nowhere")
 
 
 def test_results_on_other_candidates_are_not_compared(finished: Path, tmp_path: Path) -> None:
@@ -428,11 +468,11 @@ def test_results_on_other_candidates_are_not_compared(finished: Path, tmp_path: 
     jsonl.write(Toy(dialogues=12, seed=3).split("valid"), other)
     run.evaluate(str(finished), str(other), out=tmp_path / "other")
     with pytest.raises(InputError, match="chose from different candidates"):
-        run.compare(finished, tmp_path / "other")
+        results.compare(finished, tmp_path / "other")
 
 
 def test_results_are_read_back(finished: Path) -> None:
-    about, rows = run.results(finished)
+    about, rows = results.read(finished)
     lines = (finished / "predictions.jsonl").read_text().splitlines()
     assert [json.dumps(asdict(row)) for row in rows] == lines
     assert about["n"] == len(rows)

@@ -47,6 +47,14 @@ class Agent:
         said so far in turn, the partner's utterance last. For the first `explain` candidates, `fact` is the persona
         line that weighed most: the one without which the score falls most. InputError where there is no candidate.
         """
+        for name, texts in (
+            ("candidates", candidates),
+            ("persona", persona),
+            ("context", context),
+            ("partner", partner),
+        ):
+            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"{name}: a list of texts is wanted")
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
         limits = getattr(self.task.model, "limits", None)
@@ -55,7 +63,7 @@ class Agent:
         example = _example(candidates, persona, context, partner)
         if not hasattr(self.task.model, "loss"):
             self.task.model.prepare(candidates)
-        scores = self._scores([example])[0]
+        scores = self._scores(example)
         order = sorted(range(len(candidates)), key=lambda place: -scores[place])
         facts = self._facts(example, scores) if explain and persona else [None] * len(candidates)
         return [
@@ -63,10 +71,15 @@ class Agent:
             for position, place in enumerate(order)
         ]
 
-    def _scores(self, cases: Sequence[Example]) -> list[list[float]]:
+    def _scores(self, example: Example) -> list[float]:
+        """Of all candidates, some at a time, so that memory does not grow with their number."""
+        candidates = example.target.candidates
+        scores: list[float] = []
         with torch.inference_mode():
-            batch = self.task.model.collate(cases).to(self.task.device)
-            scores: list[list[float]] = self.task.model.score(batch).float().tolist()
+            for start in range(0, len(candidates), 256):
+                part = replace(example, target=replace(example.target, candidates=candidates[start : start + 256]))
+                batch = self.task.model.collate([part]).to(self.task.device)
+                scores += self.task.model.score(batch)[0].float().tolist()
         return scores
 
     def _facts(self, example: Example, scores: Sequence[float]) -> list[str | None]:
@@ -74,7 +87,7 @@ class Agent:
         falls."""
         lines = example.facts("self")
         cases = [_with_persona(example, lines[:i] + lines[i + 1 :]) for i in range(len(lines))]
-        whole, *without = (self._comparable(row) for row in (scores, *self._scores(cases)))
+        whole, *without = (self._comparable(row) for row in (scores, *map(self._scores, cases)))
         facts: list[str | None] = []
         for place, score in enumerate(whole):
             falls = [score - left[place] for left in without]

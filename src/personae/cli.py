@@ -4,19 +4,16 @@ Parameters that may be given by position are positional arguments, keyword-only 
 imported before a command runs, so that help is quick.
 """
 
-import inspect
-import json as jsonlib
 import os
-import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from personae import __version__
+from personae import options
 from personae.types import InputError, Whose
 
 
@@ -49,6 +46,7 @@ def evaluate(
     data: str,
     split: str | None = None,
     persona: Whose | None = None,
+    candidates: int = 20,
     seed: int = 0,
     out: Path | None = None,
     json: bool = False,
@@ -60,13 +58,15 @@ def evaluate(
         data: the file, as it is or below PERSONAE_DATA.
         split: which split of a file that has several; else a label.
         persona: whose persona the model reads, if not the one that it was made for.
-        seed: of the candidates that are drawn where the file has none.
+        candidates: how many are drawn for each reply where the file has none, the true one among them.
+        seed: of that draw.
         out: a folder for predictions.jsonl and metrics.json.
         json: print one JSON object.
     """
     from personae import run
 
-    _print_metrics(run.evaluate(model, data, split=split, persona=persona, seed=seed, out=out), json=json)
+    result = run.evaluate(model, data, split=split, persona=persona, candidates=candidates, seed=seed, out=out)
+    _print_metrics(result, json=json)
 
 
 def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> None:
@@ -78,21 +78,17 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> N
         seed: of the bootstrap.
         json: print one JSON object.
     """
-    from rich.table import Table
+    from personae import console, results
 
-    from personae import run
-
-    result = run.compare(run_a, run_b, seed=seed)
+    result = results.compare(run_a, run_b, seed=seed)
     if json:
-        _print_json(result)
+        console.as_json(result)
         return
-    table = Table(title=f"{run_a} against {run_b}, {result['n']} examples in {result['dialogues']} dialogues")
-    for column in ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+    rows = []
     for name, row in result["metrics"].items():
         test, name_of_test = (row["mcnemar"]["p"], "McNemar") if "mcnemar" in row else (row["t_test"]["p"], "t")
         difference = row["difference"]
-        table.add_row(
+        cells = (
             name,
             f"{row['a']['value']:.4f}",
             f"{row['b']['value']:.4f}",
@@ -100,7 +96,11 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> N
             "-" if difference["p"] is None else f"{difference['p']:.4f}",
             f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
         )
-    _print(table)
+        rows.append(cells)
+    columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
+    drawn = f"candidates {result['candidates']['name']} ({result['candidates']['sha256'][:12]})"
+    title = f"{run_a} against {run_b}, {result['n']} examples in {result['dialogues']} dialogues, {drawn}"
+    console.table(columns, rows, title=title, right=columns[1:])
 
 
 def rank(
@@ -126,14 +126,13 @@ def rank(
         explain: name the persona line that weighed most for each of them.
         json: print one JSON object.
     """
-    from rich.table import Table
-
+    from personae import console
     from personae.agent import Agent
 
     facts, said, replies = _lines(persona), _lines(context), _lines(candidates)
     about = _lines(partner) if partner else []
     if not replies:
-        raise InputError(f"{candidates}: the file is empty; give a reply in each line")
+        raise InputError(f"{candidates}: holds no reply; give one in each line")
     if top is not None and top < 1:
         raise InputError(f"--top: {top} is not at least 1")
     agent = Agent.load(model)
@@ -142,12 +141,13 @@ def rank(
         candidates=replies, persona=facts, context=said, partner=about, explain=shown if explain else 0
     )[:shown]
     if json:
-        _print_json({"model": model, "scale": agent.scale, "results": [asdict(reply) for reply in ranked]})
+        console.as_json({"model": model, "scale": agent.scale, "results": [asdict(reply) for reply in ranked]})
         return
-    table = Table("rank", agent.scale, "reply", *(["weighed most"] if explain else []))
-    for place, reply in enumerate(ranked, 1):
-        table.add_row(str(place), f"{reply.score:.3f}", reply.text, *([reply.fact or "-"] if explain else []))
-    _print(table)
+    rows = [
+        (str(place), f"{reply.score:.3f}", reply.text, *([reply.fact or "-"] if explain else []))
+        for place, reply in enumerate(ranked, 1)
+    ]
+    console.table(("rank", agent.scale, "reply", *(["weighed most"] if explain else [])), rows)
 
 
 def models(*, shipped: bool = False, json: bool = False) -> None:
@@ -157,19 +157,22 @@ def models(*, shipped: bool = False, json: bool = False) -> None:
         shipped: only those whose trained weights come with the package.
         json: print one JSON object.
     """
-    from rich.table import Table
-
-    from personae import catalogue
+    from personae import catalogue, console
 
     found = [model for model in catalogue.models() if model["shipped"] or not shipped]
     if json:
-        _print_json({"models": found})
+        console.as_json({"models": found})
         return
-    table = Table("model", "family", "what it does", "recipes")
-    for model in found:
-        listed = "\n".join(model["recipes"]) if model["trained"] else "needs no training"
-        table.add_row(model["name"], ", ".join(model["families"]), model["summary"], listed)
-    _print(table)
+    rows = [
+        (
+            model["name"],
+            ", ".join(model["families"]),
+            model["summary"],
+            "\n".join(model["recipes"]) if model["trained"] else "needs no training",
+        )
+        for model in found
+    ]
+    console.table(("model", "family", "what it does", "recipes"), rows)
 
 
 def verify(path: str, *, json: bool = False) -> None:
@@ -181,7 +184,11 @@ def verify(path: str, *, json: bool = False) -> None:
     """
     from personae.data import inspect as inspection
 
-    _print_facts(inspection.verify(path), json=json)
+    found = inspection.verify(path)
+    _print_facts(found, json=json)
+    damaged = [check["path"] for check in found.get("files", [found]) if check.get("status") == "differs"]
+    if damaged:
+        raise InputError(f"{', '.join(damaged)}: not the published content under a published name; copy it again")
 
 
 def stats(path: str, *, json: bool = False) -> None:
@@ -217,20 +224,23 @@ def show(path: str, *, n: int = 3, json: bool = False) -> None:
         n: how many.
         json: print one JSON object.
     """
+    from personae import console
     from personae.data import inspect as inspection
 
+    if n < 1:
+        raise InputError(f"-n: {n} is not at least 1")
     dialogues = inspection.show(path, n)
     if json:
-        _print_json({"dialogues": [asdict(dialogue) for dialogue in dialogues]})
+        console.as_json({"dialogues": [asdict(dialogue) for dialogue in dialogues]})
         return
     for dialogue in dialogues:
-        print(dialogue.id)
+        print(console.plain(dialogue.id))
         for number, speaker in enumerate(dialogue.speakers):
             for fact in speaker.persona.facts:
-                print(f"  persona {number}: {fact}")
+                print(console.plain(f"  persona {number}: {fact}"))
         for turn in dialogue.turns:
             offered = f"  ({len(turn.candidates)} candidates)" if turn.candidates else ""
-            print(f"  {turn.speaker}: {turn.text}{offered}")
+            print(console.plain(f"  {turn.speaker}: {turn.text}{offered}"))
 
 
 ABOUT = {
@@ -252,9 +262,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 2 for a mistake in what was given, 130 for Ctrl-C, 1 for a failure
     of ours (with PERSONAE_DEBUG set, with its traceback)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, _: Any) -> None:
+        pressed.append(number)  # for whatever a library makes of the exception
+        raise KeyboardInterrupt
+
+    mine = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     try:
-        known, changes = _split(given)
-        chosen = _parser().parse_args(known)
+        if mine:
+            signal.signal(signal.SIGINT, interrupt)
+        known, changes = options.split(given)
+        chosen = options.parser(COMMANDS, ABOUT).parse_args(known)
         command: Any = COMMANDS
         while isinstance(command, dict):
             name = chosen.subcommand
@@ -264,110 +284,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was kept can be resumed with --resume", 130)
+        return _interrupted(given)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         return _fail(str(error), 2)
     except Exception as error:
+        if pressed:
+            return _interrupted(given)
         if os.environ.get("PERSONAE_DEBUG"):
             raise
         return _fail(f"failed: {type(error).__name__}: {error} (set PERSONAE_DEBUG=1 for the traceback)", 1)
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, before)
     return 0
 
 
-def _split(given: list[str]) -> tuple[list[str], dict[str, str]]:
-    """For `fit`, options that are the recipe's and not its own, by name; for others none."""
-    if given[:1] != ["fit"]:
-        return given, {}
-    own = {"--config", "--out", "--resume", "--help", "-h"}
-    known, changes = given[:1], {}
-    rest = iter(given[1:])
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name in own:
-            known.append(argument)
-            if not equals and name in ("--config", "--out"):
-                known += [value for value in [next(rest, None)] if value is not None]
-        elif name.startswith("--"):
-            changes[name[2:]] = value if equals else next(rest, "null")
-        else:
-            known.append(argument)
-    return known, changes
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="personae", description=ABOUT["personae"])
-    parser.add_argument("--version", action="version", version=f"personae {__version__}")
-    _add(parser, COMMANDS)
-    return parser
-
-
-def _add(parser: ArgumentParser, commands: dict[str, Any]) -> None:
-    chosen = parser.add_subcommands(required=True)
-    for name, command in commands.items():
-        if isinstance(command, dict):
-            group = ArgumentParser(description=ABOUT[name])
-            chosen.add_subcommand(name, group, help=ABOUT[name])
-            _add(group, command)
-        else:
-            chosen.add_subcommand(name, _command(command), help=_summary(command))
-
-
-def _command(function: Callable[..., None]) -> ArgumentParser:
-    """Parameters that may be given by position become positional arguments, keyword-only ones options."""
-    parser = ArgumentParser(description=_summary(function))
-    documented = dict(re.findall(r"^\s+(\w+): (.+)$", function.__doc__ or "", re.MULTILINE))
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            parser.add_argument(name, type=parameter.annotation, help=documented[name])
-        elif parameter.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=parameter.default, help=documented[name])
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            required = parameter.default is parameter.empty
-            default = None if required else parameter.default
-            parser.add_argument(
-                f"{'-' if len(name) == 1 else '--'}{name}",
-                type=parameter.annotation,
-                required=required,
-                default=default,
-                help=documented[name],
-            )
-    return parser
-
-
-def _summary(function: Callable[..., None]) -> str:
-    return (function.__doc__ or "").strip().partition("\n")[0]
+def _interrupted(given: Sequence[str]) -> int:
+    kept = "; what was kept can be resumed with --resume" if given[:1] == ["fit"] else ""
+    return _fail(f"interrupted{kept}", 130)
 
 
 def _lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank; none where it is empty."""
     from personae.data import lines
 
-    if path.is_file() and path.stat().st_size == 0:
-        return []
-    return [line.strip() for _, line in lines.numbered(path)]
+    return [line.strip() for _, line in lines.numbered(path, blank=True)]
 
 
 def _print_metrics(result: dict[str, Any], *, json: bool) -> None:
-    from rich.table import Table
+    from personae import console
 
     if json:
-        _print_json(result)
+        console.as_json(result)
         return
     data = result["data"]
-    table = Table(
-        "metric",
-        "value",
-        "95 % interval",
-        "examples",
-        title=f"{result['model']} on {data['path'] or data['split']}, candidates {data['candidates']['name']} "
-        f"({data['candidates']['sha256'][:12]}), persona {result['persona']}",
+    title = (
+        f"{result['model']} on {data['path'] or data['split']}, candidates {data['candidates']['name']} "
+        f"({data['candidates']['sha256'][:12]}), persona {result['persona']}"
     )
-    for name, row in result["metrics"].items():
-        table.add_row(name, f"{row['value']:.4f}", _interval(row), str(row["n"]))
-    _print(table)
+    rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
+    console.table(("metric", "value", "95 % interval", "examples"), rows, title=title)
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -375,22 +334,9 @@ def _interval(row: dict[str, Any]) -> str:
 
 
 def _print_facts(facts: dict[str, Any], *, json: bool) -> None:
-    from rich.pretty import pprint
+    from personae import console
 
-    if json:
-        _print_json(facts)
-    else:
-        pprint(facts, expand_all=True)
-
-
-def _print_json(content: Any) -> None:
-    print(jsonlib.dumps(content, ensure_ascii=False))
-
-
-def _print(content: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 160).print(content)
+    (console.as_json if json else console.facts)(facts)
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,7 +10,7 @@ import lightning
 from rich.console import Console
 from rich.table import Table
 
-from personae import run
+from personae import results, run
 from personae.agent import Agent
 from personae.data import toy
 from personae.data.candidates import examples
@@ -88,5 +88,5 @@ def next_steps() -> None:
 
 
 def _hits(task: Task, cases: Sequence[Example]) -> float:
-    values = metrics(run.predict(task, cases))["hits@1/20"]
+    values = metrics(results.predict(task, cases))["hits@1/20"]
     return sum(values) / len(values)

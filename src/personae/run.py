@@ -6,17 +6,16 @@ environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickl
 """
 
 import ctypes
-import hashlib
 import json
 import logging
 import platform
+import re
+import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from personae import __version__, catalogue, checkpoint, recipes
+from personae import __version__, catalogue, checkpoint, recipes, results
 from personae.data import lines
-from personae.data.candidates import Draw, examples, offered
+from personae.data.candidates import examples, offered
 from personae.data.read import locate, read
-from personae.metrics import compare as comparison
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
-from personae.types import Corpus, Example, InputError, Paper, Row, Whose
+from personae.types import Corpus, InputError, Paper, Whose
 
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -64,9 +62,15 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(settings.seed, verbose=False)
     made = _checked(lambda: parser.instantiate(settings), source)
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
-    return fit(out=out, resume=resume and last.exists(), **made)
+    try:
+        lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
+        return fit(out=out, resume=resume and last.exists(), **made)
+    except InputError:
+        if new and not last.exists():
+            shutil.rmtree(out)
+        raise
 
 
 def fit(
@@ -100,6 +104,8 @@ def fit(
     """
     if not hasattr(task.model, "loss"):
         raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
+    if patience is not None and patience < 1:
+        raise InputError(f"patience: {patience} is not at least 1")
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
     _keep_memory()
@@ -108,6 +114,8 @@ def fit(
     dialogues = list(corpus.split("train"))
     dev = examples(offered(list(corpus.split("dev")), sides="both")[0], sides="both")
     replies = examples(dialogues, sides="both")
+    valid, drawn = offered(list(corpus.split("valid")))
+    reported = examples(valid)
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not resume:
@@ -130,10 +138,9 @@ def fit(
         task.model.load_state_dict(checkpoint.load(keeper.best))
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
-    write_json({**environment(), **spent}, out / "environment.json")
+    results.write_json({**results.environment(), **spent}, out / "environment.json")
     path = getattr(corpus, "valid", None)
-    valid, drawn = offered(list(corpus.split("valid")))
-    return report(task, examples(valid), drawn, model=str(out), path=path, split="valid", seed=seed, out=out)
+    return results.report(task, reported, drawn, model=str(out), path=path, split="valid", seed=seed, out=out)
 
 
 def save(task: Task, out: Path) -> None:
@@ -141,7 +148,9 @@ def save(task: Task, out: Path) -> None:
     everything = task.model.state_dict()
     tensors = {name: value.contiguous() for name, value in everything.items() if isinstance(value, torch.Tensor)}
     state = {name: value for name, value in everything.items() if name not in tensors}
-    write_json({"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json")
+    results.write_json(
+        {"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json"
+    )
     with lines.whole(out / "model.safetensors") as file:
         file.write(to_bytes(tensors))
 
@@ -169,7 +178,11 @@ def load(model: str) -> Task:
     untrained = catalogue.untrained(model)
     if untrained is not None:
         return Selection(model=untrained()).eval()
-    if any(model == known["name"] for known in catalogue.models()):
+    known = catalogue.models()
+    if not Path(model).exists() and model not in recipes.shipped() and all(model != one["name"] for one in known):
+        free = ", ".join(one["name"] for one in known if not one["trained"])
+        raise InputError(f"{model}: no such model; give a run folder, a recipe, or one that needs no training: {free}")
+    if any(model == one["name"] for one in known):
         raise InputError(f"{model}: must be trained first (personae fit), then give its run folder")
     task = build(model)
     if hasattr(task.model, "loss"):
@@ -184,116 +197,42 @@ def aim(task: Task, persona: Whose) -> None:
     task.model.persona = persona
 
 
-def predict(task: Task, cases: Sequence[Example]) -> list[Row]:
-    """The model's answers, in the order of `cases`; progress is shown on standard error."""
-    task.eval()
-    rows: dict[str, Row] = {}
-    with torch.inference_mode(), _shown("scoring", len(cases)) as advance:
-        for batch in task.held_out(cases):
-            rows |= {row.id: row for row in task.rows_of(batch.to(task.device))}
-            advance(len(batch.examples))
-    return [rows[case.id] for case in cases]
-
-
 def evaluate(
     model: str,
     data: str,
     *,
     split: str | None = None,
     persona: Whose | None = None,
+    candidates: int = 20,
     seed: int = 0,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on a file of dialogues. Where the file has no candidates, 19 others are drawn for each reply
-    with `seed`, and the result names the draw. `split` chooses in a file that has several, and labels the result.
-    `persona` makes the model read another persona than it was made for."""
+    """Measures a model on a file of dialogues.
+
+    Where the file has no `candidates`, so many, the true reply among them, are drawn for each reply with `seed`, and
+    the result names the draw. `split` chooses in a file that has several, and labels the result. `persona` makes the
+    model read another persona than it was made for. InputError where `out` is a run folder, whose own result would be
+    lost.
+    """
+    if out is not None and (out / "recipe.yaml").exists():
+        raise InputError(f"--out {out}: is a run folder, whose own results would be lost; name another")
     path = f"{data}:{split}" if split and data.endswith(".json") else data
-    dialogues, drawn = offered(read(path), seed=seed)
+    inside = locate(path)[1]
+    if split and inside and split != inside:
+        raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
+    try:
+        dialogues, drawn = offered(read(path), n=candidates, seed=seed)
+    except InputError as error:
+        raise InputError(str(error) if data in str(error) else f"{data}: {error}") from None
     cases = examples(dialogues)
     task = load(model)
     if persona is not None:
         aim(task, persona)
     if not hasattr(task.model, "loss"):
         task.model.prepare(text for case in cases for text in case.target.candidates)
-    label = split or next((name for name in ("train", "valid", "test") if name in Path(data).stem), "all")
-    return report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
-
-
-def report(
-    task: Task,
-    cases: Sequence[Example],
-    drawn: Draw,
-    *,
-    model: str,
-    path: str | None,
-    split: str,
-    seed: int,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given."""
-    rows = predict(task, cases)
-    groups = [row.dialogue for row in rows]
-    result = {
-        "model": model,
-        "persona": getattr(task.model, "persona", "none"),
-        "data": {
-            "path": path,
-            "split": split,
-            "sha256": _sha256(path) if path else None,
-            "candidates": asdict(drawn),
-        },
-        "n": len(rows),
-        "seed": seed,
-        "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
-        "environment": environment(),
-    }
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        lines.save((json.dumps(asdict(row)) for row in rows), out / "predictions.jsonl")
-        write_json(result, out / "metrics.json")
-    return result
-
-
-def results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
-    """What `report` wrote to a folder. InputError where there is nothing or it is damaged."""
-    metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
-    try:
-        rows = [json.loads(line) for _, line in lines.numbered(predictions)]
-        return json.loads(lines.text(metrics)), [Row(**{**row, "scores": tuple(row["scores"])}) for row in rows]
-    except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise InputError(f"{error}; give a run folder, or the --out of an evaluation") from None
-        raise InputError(f"{folder}: {metrics.name} or {predictions.name} is damaged: {error}") from None
-
-
-def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Compares two results on the same examples, see `metrics.compare.compare`. InputError where the candidates were
-    not the same."""
-    (about_a, rows_a), (about_b, rows_b) = results(run_a), results(run_b)
-    draws = [about["data"]["candidates"] for about in (about_a, about_b)]
-    if draws[0] != draws[1]:
-        raise InputError(
-            f"{run_a} and {run_b} chose from different candidates ({draws[0]['name']} {draws[0]['sha256'][:12]}, "
-            f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
-        )
-    return comparison.compare(rows_a, rows_b, seed=seed)
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its inputs."""
-    return {
-        "personae": __version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "lightning", "transformers", "numpy", "gensim")},
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-    }
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Writes JSON; the file is complete or untouched."""
-    lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
+    named = re.search(r"(?<![a-z])(train|valid|test)(?![a-z])", Path(data).stem)
+    label = split or inside or (named[1] if named else "all")
+    return results.report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
 
 
 def _steps(trainer: lightning.Trainer, batches: int) -> float:
@@ -301,12 +240,17 @@ def _steps(trainer: lightning.Trainer, batches: int) -> float:
     most = trainer.limit_train_batches
     length = min(most, batches) if isinstance(most, int) else int(most * batches)
     interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
-    by_epoch = trainer.limit_val_batches and trainer.check_val_every_n_epoch is not None
+    by_epoch = trainer.check_val_every_n_epoch is not None
     if by_epoch and isinstance(interval, int) and interval > length:
         raise InputError(f"trainer.val_check_interval: {interval} is more than the {length} batches of an epoch")
     epoch = -(-length // trainer.accumulate_grad_batches)
+    if not trainer.limit_val_batches:
+        raise InputError("trainer.limit_val_batches: 0 leaves nothing to select the best weights on; give at least 1")
     limits = (trainer.max_steps, epoch * (-1 if trainer.max_epochs is None else trainer.max_epochs))
-    return min((limit for limit in limits if limit >= 0), default=float("inf"))
+    steps = min((limit for limit in limits if limit >= 0), default=float("inf"))
+    if not steps:
+        raise InputError("trainer: max_epochs, max_steps or limit_train_batches is 0, so that nothing would be learnt")
+    return steps
 
 
 @contextmanager
@@ -315,11 +259,12 @@ def _interruptible(keeper: checkpoint.Keeper) -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(number: int, frame: Any) -> None:
         keeper.interrupted = True
-        raise KeyboardInterrupt
+        if callable(before):
+            before(number, frame)
 
-    if main and before is signal.default_int_handler:
+    if main and callable(before):
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
@@ -336,11 +281,6 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: take them from the heap
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to two gigabytes
-
-
-def _sha256(path: str) -> str:
-    with locate(path)[0].open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parser() -> ArgumentParser:
@@ -381,15 +321,3 @@ class _Progress(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(console_kwargs={"stderr": True})
-
-
-@contextmanager
-def _shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        place = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(place, done)

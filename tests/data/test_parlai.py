@@ -57,6 +57,14 @@ def test_the_true_reply_may_stand_anywhere_among_the_candidates(tmp_path: Path) 
     assert (tmp_path / "out.txt").read_text() == "1 hello\tyes\t\tno|maybe|yes\n"
 
 
+@pytest.mark.parametrize("cut", ["\t\tno .|hi , do you sail ?\n", "\thi , do you sail ?\t\tno .|hi , do you sail ?\n"])
+def test_a_file_that_ends_amid_a_line_is_refused(tmp_path: Path, cut: str) -> None:
+    text = BOTH[: BOTH.index("4 yes")] + "4 no\thi , do you sail ?\t\tno .|hi , do you sail ?\n"
+    assert len(parlai.read(written(tmp_path, text))[0].turns) == 4
+    with pytest.raises(InputError, match=r"sample\.txt:4: the file ends amid a line: copy it again"):
+        parlai.read(written(tmp_path, text.removesuffix(cut)))
+
+
 def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     assert parlai.read(written(tmp_path, "\ufeff" + BOTH.replace("\n", "\r\n"))) == parlai.read(written(tmp_path, BOTH))
 
@@ -84,6 +92,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, persona: Whose) -> None:
         ("1\n", r"sample\.txt:1: a line begins with its number"),
         ("1 hi\t\t\tno|yes\n", r"sample\.txt:1: there is no reply after the tab"),
         ("1 hi\ta\tb\tc\td\n", r"sample\.txt:1: 'heard<tab>reply"),
+        ("1 hi\t \t\tno|yes\n", r"sample\.txt:1: there is no reply after the tab"),
+        ("1 hi\tyes\t\tno||yes\n", r"sample\.txt:1: a candidate is empty"),
+        ("1 your persona:i sail .\n2 hi\tyes\n", r"sample\.txt:1: a persona line is 'your persona: ' or"),
+        ("1 Your persona: i sail .\n2 hi\tyes\n", r"sample\.txt:1: a persona line is 'your persona: ' or"),
+        ("1 your persona:  \n2 hi\tyes\n", r"sample\.txt:1: a persona line is 'your persona: ' or"),
         ("1 your persona: i sail .\n1 hi\tyes\n", r"sample\.txt:1: a dialogue without a turn"),
         ("", r"sample\.txt: the file is empty"),
     ],

@@ -46,6 +46,14 @@ def test_what_is_no_corpus(tmp_path: Path, name: str, text: str, message: str) -
         read(tmp_path / name)
 
 
+def test_two_dialogues_with_one_id_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spc.jsonl"
+    row = '{"id": 7, "user1_personas": [], "user2_personas": [], "utterances": [[1, "hi"], [2, "ho"]]}\n'
+    path.write_text(row * 3)
+    with pytest.raises(InputError, match=r"spc\.jsonl: 3 dialogues have the id 'spc-7': give each an id of its own"):
+        read(path)
+
+
 def test_a_folder_is_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         read(tmp_path)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from personae import catalogue, run
+from personae import catalogue, results, run
 from personae.data.candidates import examples
 from personae.data.toy import Selection
 from personae.nn.persona_fusion import Fusion
@@ -267,5 +267,5 @@ def test_word_overlap_does_not_solve_the_toy_corpus() -> None:
     valid = examples(Selection().split("valid"))
     task = SelectionTask(model=run.load("tfidf").model)
     task.model.prepare(text for case in valid for text in case.target.candidates)
-    hits = task.metrics(run.predict(task, valid))["hits@1/20"]
+    hits = task.metrics(results.predict(task, valid))["hits@1/20"]
     assert 0.02 <= sum(hits) / len(hits) <= 0.09  # chance is 0.05

@@ -225,13 +225,22 @@ def test_rows_hold_the_scores_of_the_examples_candidates() -> None:
     assert values["mrr/4"] == [0.5, 1]
 
 
+def test_what_is_learnt_from_texts_does_not_know_the_true_reply() -> None:
+    speakers = (Speaker("0"), Speaker("1"))
+    read = [
+        Counter(texts([Dialogue("d", speakers, (Turn(0, "hi"), Turn(1, true, ("yes", "no", "oh"))))]))
+        for true in ("yes", "no", "oh")
+    ]
+    assert read[0] == read[1] == read[2]
+
+
 def test_the_model_reads_every_sentence_as_often_as_it_occurs() -> None:
     speakers = (Speaker("0", Persona(("i like cats",))), Speaker("1", Persona(("i like dogs", "i sing"))))
     dialogue = Dialogue("d", speakers, (Turn(0, "hi"), Turn(1, "hi", ("hi", "no"))))
-    assert Counter(texts([dialogue, dialogue])) == {"i like cats": 2, "i like dogs": 2, "i sing": 2, "hi": 4}
+    assert Counter(texts([dialogue, dialogue])) == {"i like cats": 2, "i like dogs": 2, "i sing": 2, "hi": 4, "no": 2}
     task = made()
     task.prepare([dialogue])
-    assert Counter(task.model.read) == {"i like cats": 1, "i like dogs": 1, "i sing": 1, "hi": 2}
+    assert Counter(task.model.read) == {"i like cats": 1, "i like dogs": 1, "i sing": 1, "hi": 2, "no": 1}
 
 
 def test_a_plan_asked_twice_for_an_epoch_is_the_same() -> None:

@@ -9,8 +9,9 @@ from typing import BinaryIO
 from personae.types import InputError
 
 
-def text(path: Path) -> str:
-    """The whole file, without a byte order mark. InputError where it cannot be opened, is empty or is not UTF-8."""
+def text(path: Path, *, blank: bool = False) -> str:
+    """The whole file, without a byte order mark. InputError where it cannot be opened, is not UTF-8 or, unless it may
+    be `blank`, is empty."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -20,15 +21,15 @@ def text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: byte {error.start} of the file is not UTF-8: save it as UTF-8") from error
-    if not decoded or decoded.isspace():
+    if not blank and (not decoded or decoded.isspace()):
         raise InputError(f"{path}: the file is empty: give a file with at least one dialogue")
     return decoded
 
 
-def numbered(path: Path) -> Iterator[tuple[int, str]]:
+def numbered(path: Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
     """The lines that are not blank with their numbers from 1; only line feeds end a line, so that other control
     characters survive."""
-    for number, line in enumerate(text(path).split("\n"), start=1):
+    for number, line in enumerate(text(path, blank=blank).split("\n"), start=1):
         if line and not line.isspace():
             yield number, line.removesuffix("\r")
 
@@ -48,6 +49,6 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             yield file
         part.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): give a folder that can be written") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}): give another folder, or make room") from error
     finally:
         part.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ Numbers begin at 1 in every dialogue. What stands before the first tab is said b
 speaker 1, whose persona is "your persona". Where speaker 1 begins, `__SILENCE__` stands for what was heard. Candidates
 are parted by `|`; a line feed within a text is written `\n`."""
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -17,11 +18,17 @@ from personae.types import Dialogue, InputError, Persona, Speaker, Turn, Whose
 
 SILENCE = "__SILENCE__"
 OWN, OTHER = "your persona: ", "partner's persona: "
+_ABOUT = re.compile(r"((?:your|partner's) persona ?:\s?)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def read(path: Path) -> list[Dialogue]:
     """Every dialogue of the file; ids are the file's name and a number from 1. InputError names file and line."""
-    return [_dialogue(rows, path, f"{path.stem}-{number}") for number, rows in enumerate(_blocks(path), start=1)]
+    blocks = list(_blocks(path))
+    rows = blocks[-1]
+    whole = len(rows) < 2 or rows[-1][1].count("\t") >= rows[-2][1].count("\t")
+    if not whole and not lines.text(path).endswith("\n"):
+        raise InputError(f"{path}:{rows[-1][0]}: the file ends amid a line: copy it again")
+    return [_dialogue(rows, path, f"{path.stem}-{number}") for number, rows in enumerate(blocks, start=1)]
 
 
 def write(dialogues: Iterable[Dialogue], path: str | Path, *, persona: Whose, candidates: bool) -> None:
@@ -53,10 +60,11 @@ def _dialogue(rows: list[tuple[int, str]], path: Path, name: str) -> Dialogue:
     turns: list[Turn] = []
     for place, row in rows:
         heard, *reply = row.split("\t")
-        if not reply and heard.startswith(OWN):
-            facts[1].append(_unescaped(heard.removeprefix(OWN)))
-        elif not reply and heard.startswith(OTHER):
-            facts[0].append(_unescaped(heard.removeprefix(OTHER)))
+        if not reply and (about := _ABOUT.match(heard)):
+            prefix, fact = about.groups()
+            if prefix not in (OWN, OTHER) or not fact.strip():
+                raise InputError(f"{path}:{place}: a persona line is {OWN!r} or {OTHER!r} and a text: mend the line")
+            facts[prefix == OWN].append(_unescaped(fact))
         else:
             if not heard or len(reply) > 3:
                 raise InputError(
@@ -73,9 +81,11 @@ def _dialogue(rows: list[tuple[int, str]], path: Path, name: str) -> Dialogue:
 
 
 def _reply(fields: list[str], where: str) -> Turn:
-    if not fields[0]:
+    if not fields[0].strip():
         raise InputError(f"{where}: there is no reply after the tab: write it or leave the tab out")
     candidates = tuple(fields[2].split("|")) if len(fields) == 3 and fields[2] else ()
+    if not all(map(str.strip, candidates)):
+        raise InputError(f"{where}: a candidate is empty: leave it out")
     if candidates and fields[0] not in candidates:
         raise InputError(f"{where}: the reply is not among its candidates: add it, parted by |")
     return Turn(1, _unescaped(fields[0]), tuple(map(_unescaped, candidates)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from personae.data import jsonl, lines, parlai, personachat, synthetic_persona_chat
@@ -31,14 +32,19 @@ def read(path: str | Path) -> list[Dialogue]:
     file, split = locate(path)
     kind = form(file)
     if kind == "parlai":
-        return parlai.read(file)
-    if kind == "huggingface":
-        return personachat.read_json(file, split)
-    if kind == "synthetic-persona-chat":
-        return synthetic_persona_chat.read(file)
-    if kind == "jsonl":
-        return jsonl.read(file)
-    raise InputError(f"{file}: these are fragments of dialogues, not dialogues: give a file of whole dialogues")
+        dialogues = parlai.read(file)
+    elif kind == "huggingface":
+        dialogues = personachat.read_json(file, split)
+    elif kind == "synthetic-persona-chat":
+        dialogues = synthetic_persona_chat.read(file)
+    elif kind == "jsonl":
+        dialogues = jsonl.read(file)
+    else:
+        raise InputError(f"{file}: these are fragments of dialogues, not dialogues: give a file of whole dialogues")
+    name, times = Counter(dialogue.id for dialogue in dialogues).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{file}: {times} dialogues have the id {name!r}: give each an id of its own")
+    return dialogues
 
 
 def locate(path: str | Path) -> tuple[Path, str | None]:

@@ -4,14 +4,14 @@ Letters: B cases, M utterances of a context, N candidates, P persona lines, S di
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from personae.nn.words import Sentences, Words
-from personae.types import Example, Whose
+from personae.types import Example, InputError, Whose
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Limits:
     lines: int = 5
     line_words: int = 15
     reply_words: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise InputError(f"task.model.limits.{name}: {value} is not at least 1")
 
 
 def gather(examples: Sequence[Example], words: Words, *, whose: Whose, limits: Limits) -> DialogueBatch:

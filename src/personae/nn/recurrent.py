@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from personae.types import InputError
+
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
@@ -133,10 +135,13 @@ class _Recurrence(torch.autograd.Function):
 
 class BiLSTM(nn.Module):
     """One bidirectional LSTM layer. Its weights have the layout of `torch.nn.LSTM` (gates i, f, g, o), the two
-    directions stacked: `input` (8H, width), `recurrent` (2, 4H, H), `bias` (8H,)."""
+    directions stacked: `input` (8H, width), `recurrent` (2, 4H, H), `bias` (8H,). The first input weights are Xavier's
+    times `gain`, the recurrent ones orthogonal, and forget gates start open."""
 
-    def __init__(self, *, width: int, hidden: int) -> None:
+    def __init__(self, *, width: int, hidden: int, gain: float = 1.0) -> None:
         super().__init__()
+        if hidden < 1:
+            raise InputError(f"task.model.hidden: {hidden} is not at least 1")
         self.hidden = hidden
         self.input = nn.Parameter(torch.empty(8 * hidden, width))
         self.recurrent = nn.Parameter(torch.empty(2, 4 * hidden, hidden))
@@ -144,7 +149,7 @@ class BiLSTM(nn.Module):
         for direction in range(2):
             for gate in range(4):
                 place = (direction * 4 + gate) * hidden
-                nn.init.xavier_uniform_(self.input.data[place : place + hidden])
+                nn.init.xavier_uniform_(self.input.data[place : place + hidden], gain)
                 nn.init.orthogonal_(self.recurrent.data[direction, gate * hidden : (gate + 1) * hidden])
             self.bias.data[(direction * 4 + 1) * hidden : (direction * 4 + 2) * hidden] = 1  # keep at first
 

@@ -67,12 +67,16 @@ def read_vectors(path: str | None) -> tuple[dict[str, int], np.ndarray[Any, Any]
         )
     rows: dict[str, int] = {}
     vectors: list[np.ndarray[Any, Any]] = []
+    dimensions = -1  # of the first vector; a word may hold spaces
     try:
         with Path(path).open(encoding="utf-8") as lines:
             for place, line in enumerate(lines, 1):
-                word, *numbers = line.rstrip("\n ").split(" ")
+                word, *numbers = line.rstrip("\n ").rsplit(" ", dimensions)
                 if place == 1 and len(numbers) == 1:
                     continue
+                dimensions = len(numbers) if dimensions < 0 else dimensions
+                if _is_number(word.partition(" ")[2]):  # one number too many, rather than a word with a space
+                    numbers = line.split()[1:]
                 try:
                     vector = np.array(numbers, dtype=np.float32)
                 except ValueError:
@@ -88,6 +92,14 @@ def read_vectors(path: str | None) -> tuple[dict[str, int], np.ndarray[Any, Any]
     if not vectors:
         raise InputError(f"{path}: holds no word vectors")
     return rows, np.stack(vectors)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _word2vec(sentences: Sequence[list[str]], width: int, seed: int) -> tuple[dict[str, int], np.ndarray[Any, Any]]:
@@ -120,6 +132,9 @@ class Words(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in (("characters", characters), ("filters", filters), ("min_count", min_count)):
+            if value < 1:
+                raise InputError(f"words.{name}: {value} is not at least 1")
         if not windows or max(windows) > longest:
             raise InputError(f"words.windows: {list(windows)} must be some, none longer than words.longest ({longest})")
         self.glove, self.task, self.longest, self.min_count, self.seed = glove, task, longest, min_count, seed

@@ -135,13 +135,14 @@ class _Lazily(Sequence[Batch]):
 
 
 def texts(dialogues: Iterable[Dialogue]) -> list[str]:
-    """Every persona line and utterance, as often as it occurs."""
+    """Every persona line and utterance, as often as it occurs; where a reply has candidates, all of them alike, so that
+    nothing that is learnt from the texts knows which one is true."""
     return [
         text
         for dialogue in dialogues
         for part in (
             (fact for speaker in dialogue.speakers for fact in speaker.persona.facts),
-            (turn.text for turn in dialogue.turns),
+            (text for turn in dialogue.turns for text in turn.candidates or (turn.text,)),
         )
         for text in part
     ]

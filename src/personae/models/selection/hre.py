@@ -4,8 +4,10 @@ Jia-Chen Gu, Hui Liu, Zhen-Hua Ling, Quan Liu, Zhigang Chen, Xiaodan Zhu. Partne
 Personas for Personalized Response Selection in Retrieval-Based Chatbots. SIGIR 2021. https://arxiv.org/abs/2105.09050
 (section 4.1; the encoder is that of Serban et al., AAAI 2016)
 
-Differs from the paper: dropout on word vectors drops the same features of a word wherever it occurs in a batch, since
-each distinct word is represented, and each distinct sentence encoded, once.
+Differs from the paper: the frozen word vectors of each table are scaled to a root mean square of a half, since tables
+come in different scales; words are spelt in bytes, not characters, so that any script can be; dropout on word vectors
+drops the same features of a word wherever it occurs in a batch, since each distinct word is represented, and each
+distinct sentence encoded, once.
 
 Not stated in the paper: the last hidden state of a bidirectional layer (equations 4 to 8) is taken as the state in
 which each direction ends; the initial weights are Xavier's, orthogonal for recurrences, forget gates

@@ -6,14 +6,16 @@ With persona fusion: Jia-Chen Gu, Hui Liu, Zhen-Hua Ling, Quan Liu, Zhigang Chen
 Empirical Study on Fusing Personas for Personalized Response Selection in Retrieval-Based Chatbots. SIGIR 2021.
 https://arxiv.org/abs/2105.09050 (section 4.2)
 
-Differs from the papers: nothing in the numbers. The second BiLSTM reads [a; a~; a - a~; a * a~], and almost all of the
-work is its input weight; here that weight is split in four, so that the share of a is computed once a context, that of
-a~ goes through the attention, and only a * a~ is multiplied for each pair. Dropout on word vectors drops the same
-features of a word wherever it occurs in a batch, since each distinct word is represented, and each distinct sentence
-encoded, once.
+Differs from the papers: as HRE does in words and dropout, otherwise nothing in the numbers. The second BiLSTM reads
+[a; a~; a - a~; a * a~], and almost all of the work is its input weight; here that weight is split in four, so that the
+share of a is computed once a context, that of a~ goes through the attention, and only a * a~ is multiplied for each
+pair.
 
 Not stated in the papers: which response persona fusion is aware of; "identical to that in HRE" is read as the response
-of equation 6, encoded and not yet matched. Otherwise as in HRE.
+of equation 6, encoded and not yet matched, while a context that it is aware of is matched already. The initial input
+weights of the sentences' BiLSTM are four times Xavier's, those of the matching one twice: the similarity of words is a
+plain dot product, which with small weights makes all attention alike, and then some thousand examples are spent on
+nothing else. Otherwise as in HRE.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,8 +53,8 @@ class IMN(nn.Module):
         self.persona: Whose = "none" if fusion == "none" else persona
         self.limits = limits
         self.words = words or Words()
-        self.sentence = BiLSTM(width=self.words.width, hidden=hidden)
-        self.matching = BiLSTM(width=8 * hidden, hidden=hidden)
+        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=4)
+        self.matching = BiLSTM(width=8 * hidden, hidden=hidden, gain=2)
         self.utterances = BiLSTM(width=4 * hidden, hidden=hidden)
         self.fusion = None if fusion == "none" else PersonaFusion(fusion=fusion, width=4 * hidden)
         self.dropout = nn.Dropout(dropout)

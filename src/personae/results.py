@@ -1,0 +1,135 @@
+"""Results: what a model answers, measured, kept in a folder, read back and compared.
+
+Such a folder, a run's or an evaluation's, holds predictions.jsonl and metrics.json.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personae import __version__
+from personae.data import lines
+from personae.data.candidates import Draw
+from personae.data.read import locate
+from personae.metrics import compare as comparison
+from personae.tasks.base import Task
+from personae.types import Example, InputError, Row
+
+
+def predict(task: Task, cases: Sequence[Example]) -> list[Row]:
+    """The model's answers, in the order of `cases`; progress is shown on standard error."""
+    task.eval()
+    rows: dict[str, Row] = {}
+    with torch.inference_mode(), _shown("scoring", len(cases)) as advance:
+        for batch in task.held_out(cases):
+            rows |= {row.id: row for row in task.rows_of(batch.to(task.device))}
+            advance(len(batch.examples))
+    if len(rows) < len(cases):
+        raise InputError(
+            f"{len(cases) - len(rows)} examples share the id of another: give every dialogue an id of its own"
+        )
+    return [rows[case.id] for case in cases]
+
+
+def report(
+    task: Task,
+    cases: Sequence[Example],
+    drawn: Draw,
+    *,
+    model: str,
+    path: str | None,
+    split: str,
+    seed: int,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given."""
+    rows = predict(task, cases)
+    groups = [row.dialogue for row in rows]
+    result = {
+        "model": model,
+        "persona": getattr(task.model, "persona", "none"),
+        "data": {
+            "path": path,
+            "split": split,
+            "sha256": _sha256(path) if path else None,
+            "candidates": asdict(drawn),
+        },
+        "n": len(rows),
+        "seed": seed,
+        "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
+        "environment": environment(),
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        lines.save((json.dumps(asdict(row)) for row in rows), out / "predictions.jsonl")
+        write_json(result, out / "metrics.json")
+    return result
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    """What `report` wrote to a folder. InputError where there is nothing or it is damaged."""
+    metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
+    try:
+        rows = [json.loads(line) for _, line in lines.numbered(predictions)]
+        about = json.loads(lines.text(metrics))
+        about["data"]["candidates"]["name"], about["data"]["candidates"]["sha256"][:12]
+        return about, [Row(**{**row, "scores": tuple(map(float, row["scores"]))}) for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{error}; give a run folder, or the --out of an evaluation") from None
+        raise InputError(f"{folder}: {metrics.name} or {predictions.name} is damaged: {error}") from None
+
+
+def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Compares two results on the same examples, see `metrics.compare.compare`. InputError where the candidates were
+    not the same."""
+    (about_a, rows_a), (about_b, rows_b) = read(run_a), read(run_b)
+    draws = [about["data"]["candidates"] for about in (about_a, about_b)]
+    if draws[0] != draws[1]:
+        raise InputError(
+            f"{run_a} and {run_b} chose from different candidates ({draws[0]['name']} {draws[0]['sha256'][:12]}, "
+            f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
+        )
+    return {"candidates": draws[0], **comparison.compare(rows_a, rows_b, seed=seed)}
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its inputs."""
+    return {
+        "personae": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "lightning", "transformers", "numpy", "gensim")},
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+    }
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes JSON; the file is complete or untouched."""
+    lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
+
+
+def _sha256(path: str) -> str:
+    with locate(path)[0].open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        place = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(place, done)
