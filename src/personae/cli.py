@@ -191,29 +191,17 @@ def verify(path: str, *, json: bool = False) -> None:
         raise InputError(f"{', '.join(damaged)}: not the published content under a published name; copy it again")
 
 
-def stats(path: str, *, json: bool = False) -> None:
-    """Count dialogues, turns, candidates, persona lines and lengths.
+def stats(path: str, *, against: str | None = None, json: bool = False) -> None:
+    """Count dialogues, turns, candidates, persona lines and lengths, and what two files or splits share.
 
     Args:
         path: a file, as it is or below PERSONAE_DATA.
+        against: another file; prints how many dialogues, personas, persona lines and replies the two share.
         json: print one JSON object.
     """
     from personae.data import inspect as inspection
 
-    _print_facts(inspection.stats(path), json=json)
-
-
-def overlap(path_a: str, path_b: str, *, json: bool = False) -> None:
-    """Count the dialogues, personas, persona lines and replies that two files share.
-
-    Args:
-        path_a: a file, as it is or below PERSONAE_DATA.
-        path_b: another one.
-        json: print one JSON object.
-    """
-    from personae.data import inspect as inspection
-
-    _print_facts(inspection.overlap(path_a, path_b), json=json)
+    _print_facts(inspection.stats(path, against=against), json=json)
 
 
 def show(path: str, *, n: int = 3, json: bool = False) -> None:
@@ -249,7 +237,7 @@ ABOUT = {
 }
 COMMANDS: dict[str, Any] = {
     "demo": demo,
-    "data": {"verify": verify, "stats": stats, "overlap": overlap, "show": show},
+    "data": {"verify": verify, "stats": stats, "show": show},
     "fit": fit,
     "evaluate": evaluate,
     "compare": compare,

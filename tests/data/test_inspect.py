@@ -48,6 +48,9 @@ def test_stats_of_a_json_file_are_those_of_its_splits(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", json.dumps({"train": [entry, entry], "valid": [entry]}))
     assert {part: s["dialogues"] for part, s in stats(path)["splits"].items()} == {"train": 2, "valid": 1}
     assert stats(f"{path}:train")["turns"] == 4
+    (pair,) = stats(path)["overlap"].items()
+    assert pair == ("train/valid", overlap(f"{path}:train", f"{path}:valid"))
+    assert pair[1]["shared"]["dialogues"] == 1
 
 
 def test_overlap(tmp_path: Path) -> None:
@@ -57,6 +60,7 @@ def test_overlap(tmp_path: Path) -> None:
     assert found["a"] == {"path": str(a), "dialogues": 2, "personas": 1, "persona_lines": 2, "replies": 4}
     assert found["b"] == {"path": str(b), "dialogues": 1, "personas": 1, "persona_lines": 1, "replies": 3}
     assert found["shared"] == {"dialogues": 1, "personas": 0, "persona_lines": 1, "replies": 3}
+    assert stats(a, against=b) == {**stats(a), "overlap": found}
 
 
 def test_show(tmp_path: Path) -> None:

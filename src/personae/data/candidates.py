@@ -69,7 +69,7 @@ def fingerprint(examples: Iterable[Example], *, n: int | None = None, seed: int 
     digest = hashlib.sha256()
     for example in examples:
         case = [example.id, *sorted(example.target.candidates)]
-        digest.update(json.dumps(case, ensure_ascii=False).encode() + b"\n")
+        digest.update(json.dumps(case, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
     name = "official" if n is None else f"own{n}" + (f"-seed{seed}" if seed else "")
     return Draw(name, digest.hexdigest())
 

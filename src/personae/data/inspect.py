@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from personae.data.splits import line_key, opening
 from personae.types import Dialogue, Turn
 
 
-def stats(path: str | Path) -> dict[str, Any]:
+def stats(path: str | Path, *, against: str | Path | None = None) -> dict[str, Any]:
     """Counts of a file: "dialogues" (with "empty_dialogues", which `read` leaves out, among them), "turns", "replies"
     of either speaker (turns with something before them, or with candidates), "candidates" of a reply, persona lines,
-    distinct personas, lengths in words, and the file's sha256. Of fragments only "rows"."""
+    distinct personas, lengths in words, and the file's sha256. Of fragments only "rows". "overlap" is what the file
+    shares with `against`, see `overlap`; of a file with several splits, what they share with one another."""
     file, split = locate(path)
     kind = form(file)
     result: dict[str, Any] = {"path": str(path), "form": kind, "sha256": _digest(file, "sha256")}
     if kind == "fragments":
         return result | {"rows": sum(line.lower().startswith("utterance:") for _, line in lines.numbered(file))}
     if kind == "huggingface" and split is None and len(parts := personachat.splits(file)) > 1:
-        return result | {"splits": {part: stats(f"{path}:{part}") for part in parts}}
+        pairs = {f"{a}/{b}": overlap(f"{path}:{a}", f"{path}:{b}") for a, b in combinations(parts, 2)}
+        return result | {"splits": {part: stats(f"{path}:{part}", against=against) for part in parts}, "overlap": pairs}
     dialogues = synthetic_persona_chat.rows(file) if kind == "synthetic-persona-chat" else read(path)
     turns = [turn for dialogue in dialogues for turn in dialogue.turns]
     facts = [speaker.persona.facts for dialogue in dialogues for speaker in dialogue.speakers]
@@ -42,6 +45,7 @@ def stats(path: str | Path) -> dict[str, Any]:
             "turn": _lengths([turn.text for turn in turns]),
             "persona_line": _lengths([line for persona in facts for line in persona]),
         },
+        **({} if against is None else {"overlap": overlap(path, against)}),
     }
 
 
