@@ -396,6 +396,16 @@ def test_a_split_is_what_the_file_says(data: Path, tmp_path: Path) -> None:
         assert run.evaluate("tfidf", str(tmp_path / name))["data"]["split"] == label
 
 
+def test_the_published_number_stands_beside_the_result(tmp_path: Path) -> None:
+    paper = "{name: persona-fusion, table: table4, row: IMN-RA, column: self hits@1}"
+    result = run.train(RECIPE, settings(paper=paper), out=tmp_path / "run")
+    assert result["published"]["value"] == 66.3
+    assert "test" in result["published"]["dataset"]
+    with pytest.raises(InputError, match="there is no row of persona-fusion table4 called 'IMN-XA'"):
+        run.train(RECIPE, settings(paper=paper.replace("RA", "XA")), out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_is_reported_on_is_read_before_training(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(
         "".join(

@@ -315,6 +315,8 @@ def _print_metrics(result: dict[str, Any], *, json: bool) -> None:
     )
     rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
     console.table(("metric", "value", "95 % interval", "examples"), rows, title=title)
+    if paper := result.get("published"):
+        print(f"published: {paper['row']}, {paper['column']} {paper['value']} on {paper['dataset']}")
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -20,8 +20,9 @@ from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
 from personae.metrics import compare as comparison
+from personae.published import load, lookup
 from personae.tasks.base import Task
-from personae.types import Example, InputError, Row
+from personae.types import Example, InputError, Paper, Row
 
 
 def predict(task: Task, cases: Sequence[Example]) -> list[Row]:
@@ -49,11 +50,13 @@ def report(
     split: str,
     seed: int,
     out: Path | None = None,
+    paper: Paper | None = None,
 ) -> dict[str, Any]:
-    """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given."""
+    """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
+    the system is published; the number stands beside, with the data that it was measured on."""
     rows = predict(task, cases)
     groups = [row.dialogue for row in rows]
-    result = {
+    result: dict[str, Any] = {
         "model": model,
         "persona": getattr(task.model, "persona", "none"),
         "data": {
@@ -67,6 +70,8 @@ def report(
         "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
         "environment": environment(),
     }
+    if paper is not None:
+        result["published"] = {**asdict(paper), "dataset": load(paper.name)["dataset"], "value": lookup(paper)}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         lines.save((json.dumps(asdict(row)) for row in rows), out / "predictions.jsonl")

@@ -31,6 +31,7 @@ from personae import __version__, catalogue, checkpoint, recipes, results
 from personae.data import lines
 from personae.data.candidates import examples, offered
 from personae.data.read import locate, read
+from personae.published import lookup
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
 from personae.types import Corpus, InputError, Paper, Whose
@@ -104,6 +105,8 @@ def fit(
     """
     if not hasattr(task.model, "loss"):
         raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
+    if paper is not None:
+        lookup(paper)
     if patience is not None and patience < 1:
         raise InputError(f"patience: {patience} is not at least 1")
     if save_every < 1:
@@ -140,7 +143,9 @@ def fit(
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
     results.write_json({**results.environment(), **spent}, out / "environment.json")
     path = getattr(corpus, "valid", None)
-    return results.report(task, reported, drawn, model=str(out), path=path, split="valid", seed=seed, out=out)
+    return results.report(
+        task, reported, drawn, model=str(out), path=path, split="valid", seed=seed, out=out, paper=paper
+    )
 
 
 def save(task: Task, out: Path) -> None:
