@@ -98,8 +98,8 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> N
         )
         rows.append(cells)
     columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
-    drawn = f"candidates {result['candidates']['name']} ({result['candidates']['sha256'][:12]})"
-    title = f"{run_a} against {run_b}, {result['n']} examples in {result['dialogues']} dialogues, {drawn}"
+    examples = f"{result['n']} examples in {result['dialogues']} dialogues"
+    title = f"{run_a} against {run_b}, {examples}, {_drawn(result['candidates'])}"
     console.table(columns, rows, title=title, right=columns[1:])
 
 
@@ -309,14 +309,16 @@ def _print_metrics(result: dict[str, Any], *, json: bool) -> None:
         console.as_json(result)
         return
     data = result["data"]
-    title = (
-        f"{result['model']} on {data['path'] or data['split']}, candidates {data['candidates']['name']} "
-        f"({data['candidates']['sha256'][:12]}), persona {result['persona']}"
-    )
+    measured = f"{result['model']} on {data['path'] or data['split']}"
+    title = f"{measured}, {_drawn(data['candidates'])}, persona {result['persona']}"
     rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
     console.table(("metric", "value", "95 % interval", "examples"), rows, title=title)
     if paper := result.get("published"):
         print(f"published: {paper['row']}, {paper['column']} {paper['value']} on {paper['dataset']}")
+
+
+def _drawn(draw: dict[str, str]) -> str:
+    return f"candidates {draw['name']} ({draw['sha256'][:12]})"
 
 
 def _interval(row: dict[str, Any]) -> str:

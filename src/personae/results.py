@@ -85,7 +85,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     try:
         rows = [json.loads(line) for _, line in lines.numbered(predictions)]
         about = json.loads(lines.text(metrics))
-        about["data"]["candidates"]["name"], about["data"]["candidates"]["sha256"][:12]
+        about["data"]["candidates"]["name"], about["data"]["candidates"]["sha256"][:12]  # what `compare` reads
         return about, [Row(**{**row, "scores": tuple(map(float, row["scores"]))}) for row in rows]
     except (ValueError, TypeError, KeyError) as error:
         if isinstance(error, InputError):

@@ -183,12 +183,12 @@ def load(model: str) -> Task:
     untrained = catalogue.untrained(model)
     if untrained is not None:
         return Selection(model=untrained()).eval()
-    known = catalogue.models()
-    if not Path(model).exists() and model not in recipes.shipped() and all(model != one["name"] for one in known):
-        free = ", ".join(one["name"] for one in known if not one["trained"])
-        raise InputError(f"{model}: no such model; give a run folder, a recipe, or one that needs no training: {free}")
-    if any(model == one["name"] for one in known):
+    trained = {one["name"]: one["trained"] for one in catalogue.models()}
+    if model in trained:
         raise InputError(f"{model}: must be trained first (personae fit), then give its run folder")
+    if not folder.exists() and model not in recipes.shipped():
+        free = ", ".join(name for name in trained if not trained[name])
+        raise InputError(f"{model}: no such model; give a run folder, a recipe, or one that needs no training: {free}")
     task = build(model)
     if hasattr(task.model, "loss"):
         raise InputError(f"{model}: must be trained first: personae fit --config {model} --out RUN, then give RUN")
@@ -225,10 +225,11 @@ def evaluate(
     inside = locate(path)[1]
     if split and inside and split != inside:
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
+    dialogues = read(path)
     try:
-        dialogues, drawn = offered(read(path), n=candidates, seed=seed)
-    except InputError as error:
-        raise InputError(str(error) if data in str(error) else f"{data}: {error}") from None
+        dialogues, drawn = offered(dialogues, n=candidates, seed=seed)
+    except InputError as error:  # about a dialogue, whose file is known here
+        raise InputError(f"{data}: {error}") from None
     cases = examples(dialogues)
     task = load(model)
     if persona is not None:
@@ -241,7 +242,8 @@ def evaluate(
 
 
 def _steps(trainer: lightning.Trainer, batches: int) -> float:
-    """How many steps training will take, infinite where only time ends it. InputError where it would never validate."""
+    """How many steps training will take, infinite where only time ends it. InputError where it would never validate,
+    or learn nothing."""
     most = trainer.limit_train_batches
     length = min(most, batches) if isinstance(most, int) else int(most * batches)
     interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time

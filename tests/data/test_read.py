@@ -54,6 +54,12 @@ def test_two_dialogues_with_one_id_are_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_file_of_empty_dialogues_holds_none(tmp_path: Path) -> None:
+    path = tmp_path / "spc.jsonl"
+    path.write_text('{"id": 7, "user1_personas": [], "user2_personas": [], "utterances": []}\n')
+    assert read(path) == []
+
+
 def test_a_folder_is_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         read(tmp_path)

@@ -41,9 +41,9 @@ def read(path: str | Path) -> list[Dialogue]:
         dialogues = jsonl.read(file)
     else:
         raise InputError(f"{file}: these are fragments of dialogues, not dialogues: give a file of whole dialogues")
-    name, times = Counter(dialogue.id for dialogue in dialogues).most_common(1)[0]
-    if times > 1:
-        raise InputError(f"{file}: {times} dialogues have the id {name!r}: give each an id of its own")
+    for name, times in Counter(dialogue.id for dialogue in dialogues).most_common(1):
+        if times > 1:
+            raise InputError(f"{file}: {times} dialogues have the id {name!r}: give each an id of its own")
     return dialogues
 
 
