@@ -326,6 +326,11 @@ def test_a_damaged_checkpoint_is_not_resumed(finished: Path, tmp_path: Path) -> 
         ("config.json", b"{}", r"model\.safetensors or config\.json is damaged"),
         ("config.json", b'{"state": {}}', r"model\.safetensors or config\.json is damaged"),
         ("recipe.yaml", b"task: [", r"recipe\.yaml: cannot be read as YAML"),
+        (
+            "recipe.yaml",
+            b"task:\n  class_path: personae.tasks.selection.Selection\n",
+            r"recipe\.yaml: is cut off, copy the run again",
+        ),
     ],
 )
 def test_a_damaged_run_is_refused(

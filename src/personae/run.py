@@ -171,7 +171,10 @@ def load(model: str) -> Task:
             raise InputError(
                 f"{folder}: no finished run, {', '.join(missing)} is missing; resume its training or name another"
             )
-        task = build(str(folder / "recipe.yaml"))
+        recipe = str(folder / "recipe.yaml")
+        if "seed" not in recipes.read(recipe):  # which is written after the task, the corpus and the trainer
+            raise InputError(f"{recipe}: is cut off, copy the run again")
+        task = build(recipe)
         try:
             state = json.loads(config.read_text(encoding="utf-8"))["state"]
             task.model.load_state_dict({**load_file(weights), **state})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from personae.data import parlai, personachat
+from personae.data import parlai
 from personae.data.candidates import draw
 from personae.data.sources import sources
 from personae.types import WHOSE, Dialogue, InputError, Turn, Whose
@@ -137,8 +137,10 @@ def test_drawn_candidates_are_written_and_read_back(tmp_path: Path, make: Callab
 def test_every_official_mode_follows_from_both(
     corpora: Path, tmp_path: Path, persona: Whose, revised: bool, candidates: bool
 ) -> None:
-    both = corpora / "personachat" / personachat.file_name("valid", persona="both", revised=revised)
-    name = personachat.file_name("valid", persona=persona, revised=revised, candidates=candidates)
+    version = "revised" if revised else "original"
+    both = corpora / f"personachat/valid_both_{version}.txt"
+    whose = "other" if persona == "partner" else persona
+    name = f"valid_{whose}_{'original' if persona == 'none' else version}{'' if candidates else '_no_cands'}.txt"
     parlai.write(parlai.read(both), tmp_path / name, persona=persona, candidates=candidates)
     (md5,) = (
         file.md5 for source in sources() for file in source.files if (source.name, file.name) == ("convai2", name)

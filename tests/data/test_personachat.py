@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from personae.data import parlai, personachat
-from personae.types import InputError, Turn, Whose
+from personae.types import InputError, Turn
 
 
 def entry(*cases: tuple[list[str], list[str]]) -> dict[str, object]:
@@ -72,18 +72,6 @@ def test_not_json(tmp_path: Path) -> None:
     (tmp_path / "pc.json").write_text('{"id": 1}\n{"id": 2}\n')
     with pytest.raises(InputError, match=r"pc\.json: not JSON .* is called \.jsonl"):
         personachat.read_json(tmp_path / "pc.json")
-
-
-@pytest.mark.parametrize(
-    ("persona", "revised", "candidates", "name"),
-    [
-        ("self", False, True, "valid_self_original.txt"),
-        ("partner", True, False, "valid_other_revised_no_cands.txt"),
-        ("none", True, True, "valid_none_original.txt"),
-    ],
-)
-def test_file_name(persona: Whose, revised: bool, candidates: bool, name: str) -> None:
-    assert personachat.file_name("valid", persona=persona, revised=revised, candidates=candidates) == name
 
 
 def test_the_json_form_of_the_official_validation_is_the_same_dialogues(corpora: Path, tmp_path: Path) -> None:

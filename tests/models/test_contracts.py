@@ -234,7 +234,7 @@ def test_a_saved_model_gives_the_same_scores(
     taken = inspect.signature(getattr(import_module(module), constructor)).parameters
     small = {key: value for key, value in {"hidden": 8, "features": 8, "words": words}.items() if key in taken}
     made = {"class_path": path, "init_args": {**small, **variant[1]}}
-    recipe = {"task": {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}}
+    recipe = {"task": {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}, "seed": 0}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     task = run.build(str(tmp_path / "recipe.yaml")).eval()
     task.prepare([case.context for case in cases])

@@ -170,3 +170,13 @@ def test_a_forget_gate_starts_open() -> None:
     assert gates[:, [0, 2, 3]].eq(0).all()
     square = layer.recurrent.view(8, HIDDEN, HIDDEN)
     torch.testing.assert_close(square @ square.transpose(1, 2), torch.eye(HIDDEN).expand(8, -1, -1))
+
+
+def test_the_parts_of_the_input_start_at_their_own_gains() -> None:
+    torch.manual_seed(0)
+    plain = BiLSTM(width=6, hidden=4)
+    torch.manual_seed(0)
+    scaled = BiLSTM(width=6, hidden=4, gain=(0.5, 1.0, 2.0))
+    times = torch.tensor([0.5, 0.5, 1.0, 1.0, 2.0, 2.0])
+    torch.testing.assert_close(scaled.input, plain.input * times)
+    assert torch.equal(scaled.recurrent, plain.recurrent)

@@ -1,8 +1,9 @@
+import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from personae.tasks.optimization import Optimization
 from personae.types import InputError
@@ -49,13 +50,62 @@ def test_a_cooldown_needs_an_end() -> None:
 def test_frozen_parameters_are_not_optimized() -> None:
     frozen = layer()
     frozen.weight.requires_grad_(False)
-    (group,) = Optimization().start(frozen.parameters(), steps=1)["optimizer"].param_groups
-    assert [id(parameter) for parameter in group["params"]] == [id(frozen.bias)]
+    for muon in (None, 0.1):
+        (group,) = Optimization(muon=muon).start(frozen.parameters(), steps=1)["optimizer"].param_groups
+        assert [id(parameter) for parameter in group["params"]] == [id(frozen.bias)]
+
+
+def test_muon_is_for_matrices() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1), nn.Conv1d(1, 2, 3))
+    made = Optimization(learning_rate=0.2, muon=0.1).start(model.parameters(), steps=1)["optimizer"]
+    groups = [(group["lr"], {id(weight) for weight in group["params"]}) for group in made.param_groups]
+    weights = {id(weight) for weight in model.parameters()}
+    matrix = id(model[0].weight)
+    assert groups == [(0.1, {matrix}), (0.2, weights - {matrix})]
+    only = Optimization(muon=0.1).start([nn.Parameter(torch.ones(2, 2))], steps=1)["optimizer"]
+    assert isinstance(only, torch.optim.Muon)
+
+
+def fall(made: dict[str, Any], model: nn.Linear, steps: int) -> Tensor:
+    """The loss after some steps."""
+    inputs, outputs = torch.eye(3), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    for _ in range(steps):
+        made["optimizer"].zero_grad()
+        loss = (model(inputs) - outputs).square().mean()
+        loss.backward()
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    return loss.detach()
+
+
+def test_both_optimizers_learn_together() -> None:
+    model = layer()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    made = Optimization(learning_rate=0.03, muon=0.03).start(model.parameters(), steps=100)
+    assert fall(made, model, 100) < 0.1 * fall(made, layer(), 1)
+    assert not any(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+def test_optimizers_go_on_together_from_a_state() -> None:
+    model = layer()
+    how = Optimization(muon=0.03, cooldown=1)
+    made = how.start(model.parameters(), steps=20)
+    fall(made, model, 10)
+    other = copy.deepcopy(model)
+    again = how.start(other.parameters(), steps=20)
+    again["optimizer"].load_state_dict(copy.deepcopy(made["optimizer"].state_dict()))
+    again["lr_scheduler"]["scheduler"].load_state_dict(made["lr_scheduler"]["scheduler"].state_dict())
+    assert torch.equal(fall(made, model, 5), fall(again, other, 5))
+    assert [group["lr"] for group in again["optimizer"].param_groups] == pytest.approx([0.03 / 4, 1e-3 / 4], rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"learning_rate": -1.0}, "learning_rate: -1.0 is not at least 0"), ({"decay_steps": 0}, "decay_steps: 0 is not")],
+    [
+        ({"learning_rate": -1.0}, "learning_rate: -1.0 is not at least 0"),
+        ({"muon": -1.0}, "muon: -1.0 is not at least 0"),
+        ({"decay_steps": 0}, "decay_steps: 0 is not"),
+    ],
 )
 def test_what_cannot_be_a_rate_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

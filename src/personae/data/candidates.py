@@ -74,16 +74,6 @@ def fingerprint(examples: Iterable[Example], *, n: int | None = None, seed: int 
     return Draw(name, digest.hexdigest())
 
 
-def shuffled(examples: Iterable[Example], seed: int) -> list[Example]:
-    """The same examples, each with its candidates in another order."""
-    result = []
-    for example in examples:
-        order = list(example.target.candidates)
-        random.Random(f"{seed}/{example.id}").shuffle(order)
-        result.append(replace(example, target=replace(example.target, candidates=tuple(order))))
-    return result
-
-
 def _places(dialogue: Dialogue, sides: Sides) -> list[int]:
     given = [i for i, turn in enumerate(dialogue.turns) if turn.candidates]
     return given or [i for i, turn in enumerate(dialogue.turns) if i and (turn.speaker == 1 or sides == "both")]

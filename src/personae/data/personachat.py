@@ -1,6 +1,6 @@
 """Persona-Chat (Zhang et al., "Personalizing Dialogue Agents: I have a dog, do you have pets too?", ACL 2018,
-https://aclanthology.org/P18-1205) and ConvAI2: the names of their files, and the JSON form of ConvAI2 that Hugging Face
-published (`personachat_self_original.json`)."""
+https://aclanthology.org/P18-1205) as ConvAI2: the JSON form that Hugging Face published
+(`personachat_self_original.json`); its text form is read by `parlai`."""
 
 import json
 from collections.abc import Iterator
@@ -9,15 +9,7 @@ from typing import Any
 
 from personae.data import lines
 from personae.data.parlai import SILENCE
-from personae.types import Dialogue, InputError, Persona, Speaker, Turn, Whose
-
-
-def file_name(split: str, *, persona: Whose, revised: bool = False, candidates: bool = True) -> str:
-    """The official name of a text file, such as `valid_other_original_no_cands.txt`; "other" is the partner."""
-    whose = "other" if persona == "partner" else persona
-    # Where there is no persona, there is none to revise: that file is always called original.
-    version = "revised" if revised and persona != "none" else "original"
-    return f"{split}_{whose}_{version}{'' if candidates else '_no_cands'}.txt"
+from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
 
 def splits(path: Path) -> dict[str, list[Any]]:

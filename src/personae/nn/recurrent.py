@@ -136,9 +136,10 @@ class _Recurrence(torch.autograd.Function):
 class BiLSTM(nn.Module):
     """One bidirectional LSTM layer. Its weights have the layout of `torch.nn.LSTM` (gates i, f, g, o), the two
     directions stacked: `input` (8H, width), `recurrent` (2, 4H, H), `bias` (8H,). The first input weights are Xavier's
-    times `gain`, the recurrent ones orthogonal, and forget gates start open."""
+    times `gain`, of which there is one for each of as many equal parts of the input; the recurrent ones are orthogonal,
+    and forget gates start open."""
 
-    def __init__(self, *, width: int, hidden: int, gain: float = 1.0) -> None:
+    def __init__(self, *, width: int, hidden: int, gain: Sequence[float] = (1.0,)) -> None:
         super().__init__()
         if hidden < 1:
             raise InputError(f"task.model.hidden: {hidden} is not at least 1")
@@ -149,9 +150,11 @@ class BiLSTM(nn.Module):
         for direction in range(2):
             for gate in range(4):
                 place = (direction * 4 + gate) * hidden
-                nn.init.xavier_uniform_(self.input.data[place : place + hidden], gain)
+                nn.init.xavier_uniform_(self.input.data[place : place + hidden])
                 nn.init.orthogonal_(self.recurrent.data[direction, gate * hidden : (gate + 1) * hidden])
             self.bias.data[(direction * 4 + 1) * hidden : (direction * 4 + 2) * hidden] = 1  # keep at first
+        for part, times in zip(self.input.data.chunk(len(gain), 1), gain, strict=True):
+            part.mul_(times)
 
     def project(self, inputs: Tensor) -> Tensor:
         """The input's share of the gates: (..., width) to (..., 8H)."""

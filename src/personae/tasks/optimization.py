@@ -1,6 +1,6 @@
-"""How the weights of a model are updated: Adam, and the course of its rate."""
+"""How the weights of a model are updated: Adam, or Muon for its matrices, and the course of the rate."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from personae.types import InputError
 
 @dataclass(frozen=True)
 class Optimization:
-    """Adam at `learning_rate`, which is multiplied by `decay` every `decay_steps` steps, continuously; over the last
-    share `cooldown` of training (0 to 1) it also falls to zero, linearly. The defaults are the persona-fusion paper's
-    (section 5.3)."""
+    """Adam at `learning_rate`. Where `muon` is a rate, weight matrices are trained at that rate by Muon (Jordan et al.
+    2024, https://kellerjordan.github.io/posts/muon), which needs far fewer steps, and only the rest by Adam. All rates
+    are multiplied by `decay` every `decay_steps` steps, continuously; over the last share `cooldown` of training (0 to
+    1) they also fall to zero, linearly. The defaults are the persona-fusion paper's (section 5.3)."""
 
     learning_rate: float = 1e-3
+    muon: float | None = None
     decay: float = 0.96
     decay_steps: int = 5000
     cooldown: float = 0.0
@@ -25,6 +27,8 @@ class Optimization:
     def __post_init__(self) -> None:
         if not self.learning_rate >= 0:
             raise InputError(f"task.optimization.learning_rate: {self.learning_rate} is not at least 0")
+        if self.muon is not None and not self.muon >= 0:
+            raise InputError(f"task.optimization.muon: {self.muon} is not at least 0")
         if self.decay_steps < 1:
             raise InputError(f"task.optimization.decay_steps: {self.decay_steps} is not at least 1")
         if not 0 <= self.cooldown <= 1:
@@ -36,10 +40,50 @@ class Optimization:
         if self.cooldown and steps == float("inf"):
             raise InputError("task.optimization.cooldown: needs trainer.max_steps or trainer.max_epochs, to end at")
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=self.learning_rate)
+        matrices = [weight for weight in trained if self.muon and _is_matrix(weight)]
+        others = [weight for weight in trained if all(weight is not matrix for matrix in matrices)]
+        optimizers: list[torch.optim.Optimizer] = []
+        if self.muon and matrices:
+            optimizers.append(torch.optim.Muon(matrices, lr=self.muon, weight_decay=0.0))
+        if others:
+            optimizers.append(torch.optim.Adam(others, lr=self.learning_rate))
+        optimizer = optimizers[0] if len(optimizers) == 1 else Together(optimizers)
 
         def rate(step: int) -> float:
             left = (steps - step) / (self.cooldown * steps) if self.cooldown else 1.0
             return float(self.decay ** (step / self.decay_steps) * min(max(left, 0.0), 1.0))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
+
+
+def _is_matrix(weight: nn.Parameter) -> bool:
+    """A matrix of more than one row: Muon is not for vectors."""
+    return weight.ndim == 2 and len(weight) > 1
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers as one. Its groups are theirs."""
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+        super().__init__([group for one in optimizers for group in one.param_groups], {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of each."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for one in self.optimizers:
+            one.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all."""
+        return {"optimizers": [one.state_dict() for one in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from the states of all."""
+        for one, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            one.load_state_dict(state)
+        self.param_groups = [group for one in self.optimizers for group in one.param_groups]

@@ -13,9 +13,10 @@ pair.
 
 Not stated in the papers: which response persona fusion is aware of; "identical to that in HRE" is read as the response
 of equation 6, encoded and not yet matched, while a context that it is aware of is matched already. The initial input
-weights of the sentences' BiLSTM are four times Xavier's, those of the matching one twice: the similarity of words is a
-plain dot product, which with small weights makes all attention alike, and then some thousand examples are spent on
-nothing else. Otherwise as in HRE.
+weights of the sentences' BiLSTM are four times Xavier's: the similarity of words is a plain dot product, which with
+small weights makes all attention alike, and then some thousand examples are spent on nothing else. Those of the second
+BiLSTM are a fifth of Xavier's for a, a~ and a - a~, and two and a half times for a * a~, whose values are the smallest
+and say most. Otherwise as in HRE, but for its other gains.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,8 +54,8 @@ class IMN(nn.Module):
         self.persona: Whose = "none" if fusion == "none" else persona
         self.limits = limits
         self.words = words or Words()
-        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=4)
-        self.matching = BiLSTM(width=8 * hidden, hidden=hidden, gain=2)
+        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=(4,))
+        self.matching = BiLSTM(width=8 * hidden, hidden=hidden, gain=(0.2, 0.2, 0.2, 2.5))
         self.utterances = BiLSTM(width=4 * hidden, hidden=hidden)
         self.fusion = None if fusion == "none" else PersonaFusion(fusion=fusion, width=4 * hidden)
         self.dropout = nn.Dropout(dropout)
