@@ -103,6 +103,33 @@ def test_the_kept_weights_are_the_best(finished: Path) -> None:
     assert sum(measured) / len(measured) == pytest.approx(max(line["mrr"] for line in course(finished)), abs=1e-5)
 
 
+def test_a_run_starts_from_the_weights_that_it_shares_with_another(finished: Path, tmp_path: Path) -> None:
+    hre = {"class_path": "personae.models.selection.hre.HRE", "init_args": {"hidden": 4, "features": 5}}
+    changes = settings(**STUCK, init_from=str(finished))
+    changes = {key: value for key, value in changes.items() if not key.startswith("task.model")}
+    recipe = recipes.read(RECIPE)
+    words = yaml.safe_load(TINY["task.model.words"])
+    recipe["task"]["init_args"]["model"] = {**hre, "init_args": {**hre["init_args"], "words": words}}
+    (tmp_path / "hre.yaml").write_text(yaml.safe_dump(recipe))
+    run.train(str(tmp_path / "hre.yaml"), changes, out=tmp_path / "run")
+    weights = dict(run.load(str(tmp_path / "run")).model.named_parameters())
+    theirs = dict(run.load(str(finished)).model.named_parameters())
+    shared = {name for name in weights if name in theirs and weights[name].shape == theirs[name].shape}
+    assert {"words.spelling.weight", "sentence.input", "utterances.recurrent"} <= shared
+    assert "hidden.weight" not in shared  # of another size
+    for name in shared:
+        assert torch.equal(weights[name], theirs[name])
+
+
+def test_weights_of_nothing_in_common_are_no_start(finished: Path, tmp_path: Path) -> None:
+    changes = settings(init_from="tfidf")
+    with pytest.raises(InputError, match="init_from: tfidf: none of its weights has the name and the shape of one of"):
+        run.train(RECIPE, changes, out=tmp_path / "run")
+    with pytest.raises(InputError, match="no such model"):
+        run.train(RECIPE, settings(init_from=str(tmp_path / "none")), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_of_equal_validations_the_first_is_kept(tmp_path: Path) -> None:
     run.train(RECIPE, settings(**STUCK), out=tmp_path / "run")
     assert len({line["mrr"] for line in course(tmp_path / "run")}) == 1

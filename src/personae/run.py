@@ -83,6 +83,7 @@ def fit(
     seed: int = 0,
     patience: int | None = None,
     save_every: int = 200,
+    init_from: str | None = None,
     paper: Paper | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -97,6 +98,7 @@ def fit(
         seed: of the weights, of the order of training and of what is drawn.
         patience: stop after so many validations without a better one; never if None.
         save_every: keep the state, to resume from, every so many steps, besides at every validation.
+        init_from: a run folder; weights that have a name and a shape in common with its model start as they are there.
         paper: where the system is published.
         resume: go on from the state kept in `out`; the result is that of a run that was never interrupted.
 
@@ -123,6 +125,8 @@ def fit(
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not resume:
         task.prepare(dialogues)
+        if init_from is not None:
+            _init(task, init_from)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
     task.steps = _steps(trainer, len(batches))
     callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
@@ -242,6 +246,20 @@ def evaluate(
     named = re.search(r"(?<![a-z])(train|valid|test)(?![a-z])", Path(data).stem)
     label = split or inside or (named[1] if named else "all")
     return results.report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
+
+
+def _init(task: Task, folder: str) -> None:
+    """Copies the weights of a run that this model has too, by name and shape. InputError where there are none."""
+    theirs = dict(load(folder).model.named_parameters())
+    shared = {
+        name: weight
+        for name, weight in task.model.named_parameters()
+        if name in theirs and theirs[name].shape == weight.shape
+    }
+    if not shared:
+        raise InputError(f"init_from: {folder}: none of its weights has the name and the shape of one of this model")
+    for name, weight in shared.items():
+        weight.data.copy_(theirs[name].data)
 
 
 def _steps(trainer: lightning.Trainer, batches: int) -> float:
