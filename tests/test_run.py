@@ -421,6 +421,14 @@ def test_an_evaluation_does_not_replace_a_runs_own_result(finished: Path, data: 
     assert before == {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
 
 
+def test_a_file_without_a_reply_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text(
+        '{"id": "d1", "speakers": ["ada", "ben"], "personas": [[], []], "turns": [{"speaker": 0, "text": "Hello?"}]}\n'
+    )
+    with pytest.raises(InputError, match=r"one\.jsonl: holds no reply to a turn before it"):
+        run.evaluate("tfidf", str(tmp_path / "one.jsonl"))
+
+
 def test_a_split_is_what_the_file_says(data: Path, tmp_path: Path) -> None:
     renamed = {"restrained.jsonl": "all", "my_train-1.jsonl": "train", "valid.jsonl": "valid"}
     for name, label in renamed.items():

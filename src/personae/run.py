@@ -238,6 +238,8 @@ def evaluate(
     except InputError as error:  # about a dialogue, whose file is known here
         raise InputError(f"{data}: {error}") from None
     cases = examples(dialogues)
+    if not cases:
+        raise InputError(f"{data}: holds no reply to a turn before it, so there is nothing to measure")
     task = load(model)
     if persona is not None:
         aim(task, persona)
