@@ -103,6 +103,7 @@ def test_every_process_draws_the_same() -> None:
 def test_the_fingerprint_is_of_what_is_offered_not_of_its_order(dialogues: list[Dialogue]) -> None:
     found = examples(draw(dialogues, n=5))
     moved = [replace(e, target=replace(e.target, candidates=e.target.candidates[::-1])) for e in found]
+    assert moved != found
     assert fingerprint(moved) == fingerprint(found)
     target = found[0].target
     other = replace(found[0], target=replace(target, candidates=(*target.candidates[1:], "something else")))
