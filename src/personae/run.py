@@ -113,6 +113,8 @@ def fit(
         raise InputError(f"patience: {patience} is not at least 1")
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
+    if init_from is not None and not resume:
+        _init(task, init_from)
     _keep_memory()
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
@@ -125,8 +127,6 @@ def fit(
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not resume:
         task.prepare(dialogues)
-        if init_from is not None:
-            _init(task, init_from)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
     task.steps = _steps(trainer, len(batches))
     callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]

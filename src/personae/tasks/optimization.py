@@ -41,7 +41,7 @@ class Optimization:
             raise InputError("task.optimization.cooldown: needs trainer.max_steps or trainer.max_epochs, to end at")
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         matrices = [weight for weight in trained if self.muon and _is_matrix(weight)]
-        others = [weight for weight in trained if all(weight is not matrix for matrix in matrices)]
+        others = [weight for weight in trained if not (self.muon and _is_matrix(weight))]
         optimizers: list[torch.optim.Optimizer] = []
         if self.muon and matrices:
             optimizers.append(torch.optim.Muon(matrices, lr=self.muon, weight_decay=0.0))
