@@ -48,6 +48,7 @@ class IMN(nn.Module):
         hidden: int = 200,
         features: int = 256,
         dropout: float = 0.2,
+        encoded: bool = False,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
@@ -59,7 +60,8 @@ class IMN(nn.Module):
         self.utterances = BiLSTM(width=4 * hidden, hidden=hidden)
         self.fusion = None if fusion == "none" else PersonaFusion(fusion=fusion, width=4 * hidden)
         self.dropout = nn.Dropout(dropout)
-        parts = 2 if self.fusion is None else 3
+        self.encoded = encoded
+        parts = 2 + (self.fusion is not None) + 2 * encoded
         self.hidden = nn.Linear(parts * 4 * hidden, features)
         self.output = nn.Linear(features, 1)
         for layer, gain in ((self.hidden, 0.2), (self.output, 1.0)):
@@ -85,16 +87,27 @@ class IMN(nn.Module):
         packed = self.dropout(self.sentence(gates, packing))  # equations 1-3
         context, response = self._match(_unpacked(packed, packing.rows), batch)  # (B, N, 4H) each
         parts = [context, response]
+        vectors = self.dropout(pool(packed, packing))  # (S, 4H), equations 4-6
+        encoded = vectors[batch.candidates.clamp(min=0)]
         if self.fusion is not None:
-            vectors = self.dropout(pool(packed, packing))  # (S, 4H), equations 4-6
-            lines, encoded = vectors[batch.persona.clamp(min=0)], vectors[batch.candidates.clamp(min=0)]
+            lines = vectors[batch.persona.clamp(min=0)]
             parts.insert(1, self.fusion(lines, batch.persona >= 0, context, encoded))
+        if self.encoded:
+            parts += [self._context(vectors, batch.context)[:, None].expand_as(encoded), encoded]
         scores: Tensor = self.output(self.dropout(F.relu(self.hidden(torch.cat(parts, 2))))).squeeze(2)
         return scores.masked_fill(batch.candidates < 0, -torch.inf)
 
     def loss(self, batch: DialogueBatch) -> Tensor:
         """Cross-entropy over the given candidates."""
         return F.cross_entropy(self.score(batch).float(), batch.target)
+
+    def _context(self, vectors: Tensor, context: Tensor) -> Tensor:
+        """The utterances of each context, in order, as one vector (B, 4H): equations 7 and 8."""
+        there = context >= 0
+        lengths = there.sum(1)
+        packing = pack(lengths.cumsum(0) - lengths, lengths)
+        gates = self.utterances.project(vectors)[context[there]]
+        return self.dropout(pool(self.dropout(self.utterances(gates, packing)), packing))
 
     def _match(self, tokens: Tensor, batch: DialogueBatch) -> tuple[Tensor, Tensor]:
         """Context and response (B, N, 4H) after cross-attention, from the encoded words (T, 2H)."""
