@@ -116,8 +116,7 @@ class PlainIMN(nn.Module):
         self.utterances = PlainBiLSTM(ours.utterances, reading)
         self.words = copy.deepcopy(ours.words)
         self.fusion = copy.deepcopy(ours.fusion)
-        self.hidden = copy.deepcopy(ours.hidden)
-        self.output = copy.deepcopy(ours.output)
+        self.classifier = copy.deepcopy(ours.classifier)
 
     def score(self, context: Padded, candidates: Padded, persona: Padded) -> Tensor:
         """Logits (B, N)."""
@@ -150,7 +149,7 @@ class PlainIMN(nn.Module):
             if told.any():
                 vectors[told] = _pooled(self._encoded(persona)[told], persona.lengths[told])
             parts.insert(1, self.fusion(vectors, told, encoded, _pooled(b, lengths).view_as(response)))
-        scores: Tensor = self.output(torch.relu(self.hidden(torch.cat(parts, 2)))).squeeze(2)
+        scores: Tensor = self.classifier.output(torch.relu(self.classifier.hidden(torch.cat(parts, 2)))).squeeze(2)
         return scores
 
     def _encoded(self, padded: Padded) -> Tensor:
@@ -201,7 +200,7 @@ class Side:
         return time.perf_counter() - start, [scores.detach(), *self._gradients()]
 
     def _gradients(self) -> list[Tensor]:
-        model, found = self.model, [self.model.words.spelling.weight.grad, self.model.hidden.weight.grad]
+        model, found = self.model, [self.model.words.spelling.weight.grad, self.model.classifier.hidden.weight.grad]
         if isinstance(model, IMN):
             found += [model.matching.input.grad, model.matching.recurrent.grad]
         else:

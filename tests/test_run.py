@@ -116,7 +116,7 @@ def test_a_run_starts_from_the_weights_that_it_shares_with_another(finished: Pat
     theirs = dict(run.load(str(finished)).model.named_parameters())
     shared = {name for name in weights if name in theirs and weights[name].shape == theirs[name].shape}
     assert {"words.spelling.weight", "sentence.input", "utterances.recurrent"} <= shared
-    assert "hidden.weight" not in shared  # of another size
+    assert "classifier.hidden.weight" not in shared  # of another size
     for name in shared:
         assert torch.equal(weights[name], theirs[name])
 
@@ -174,6 +174,7 @@ def saved(changes: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -
         (settings(trainer__accumulate_grad_batches="2", save_every="2"), 5, [1, 2, 4, 5]),
         (settings(trainer__max_steps="7", save_every="3"), 5, [2, 4, 7]),
         (settings(task__optimization__cooldown="0.5"), 10, [2, 4, 7, 9]),
+        (settings(task__optimization__muon="0.03"), 10, [2, 4, 7, 9]),
         (settings(trainer__max_epochs="9", **STUCK), 4, [2, 4]),
         (settings(trainer__max_epochs="9", trainer__val_check_interval="1.0", save_every="3", **STUCK), 5, [5, 10]),
     ],
@@ -184,6 +185,7 @@ def saved(changes: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -
         "accumulated",
         "steps",
         "cooldown",
+        "muon",
         "patience",
         "patience at ends",
     ],
@@ -421,12 +423,20 @@ def test_an_evaluation_does_not_replace_a_runs_own_result(finished: Path, data: 
     assert before == {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
 
 
-def test_a_file_without_a_reply_is_not_measured(tmp_path: Path) -> None:
+def test_a_file_without_a_reply_is_not_measured(data: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(
         '{"id": "d1", "speakers": ["ada", "ben"], "personas": [[], []], "turns": [{"speaker": 0, "text": "Hello?"}]}\n'
     )
     with pytest.raises(InputError, match=r"one\.jsonl: holds no reply to a turn before it"):
         run.evaluate("tfidf", str(tmp_path / "one.jsonl"))
+    recipe = recipes.read(RECIPE)
+    files = {"train": [str(data)], "dev": str(data), "valid": str(tmp_path / "one.jsonl")}
+    recipe["corpus"] = {"class_path": "personae.data.files.Files", "init_args": files}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    changes = {key: value for key, value in settings().items() if not key.startswith("corpus")}
+    with pytest.raises(InputError, match=r"corpus\.valid: holds no reply to a turn before it"):
+        run.train(str(tmp_path / "recipe.yaml"), changes, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_split_is_what_the_file_says(data: Path, tmp_path: Path) -> None:

@@ -125,6 +125,8 @@ def fit(
     reported = examples(valid)
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
+    if not reported:
+        raise InputError("corpus.valid: holds no reply to a turn before it, so there is nothing to report on")
     if not resume:
         task.prepare(dialogues)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)

@@ -183,7 +183,7 @@ def test_every_parameter_is_trained(trained: Callable[..., Any], cases: Sequence
     # A softmax does not change by what is added to all of it: to every line by the bias of equation 9, to every
     # candidate by the last bias.
     without = {"fusion.query.bias"} if getattr(getattr(model, "fusion", None), "fusion", "") == "na" else set()
-    assert untouched - {"output.bias"} == without
+    assert untouched - {"classifier.output.bias"} == without
 
 
 def test_the_same_seed_gives_the_same_loss(trained: Callable[..., Any], cases: Sequence[Example]) -> None:

@@ -73,10 +73,12 @@ def fuse(model: Any, lines: Sequence[Tensor], context: Tensor, response: Tensor)
     return [(attention[:, None] * torch.stack(list(lines))).sum(0)]
 
 
-def classify(model: Any, lines: Sequence[Tensor], context: Tensor, encoded: Tensor, response: Tensor) -> Tensor:
+def classify(
+    model: Any, lines: Sequence[Tensor], context: Tensor, encoded: Tensor, response: Tensor, *more: Tensor
+) -> Tensor:
     """The matching feature (17) through the multi-layer perceptron; the persona is aware of the `encoded` response."""
-    feature = torch.cat([context, *fuse(model, lines, context, encoded), response])
-    score: Tensor = model.output(torch.relu(model.hidden(feature)))[0]
+    feature = torch.cat([context, *fuse(model, lines, context, encoded), response, *more])
+    score: Tensor = model.classifier.output(torch.relu(model.classifier.hidden(feature)))[0]
     return score
 
 
@@ -103,7 +105,16 @@ def imn(model: Any, utterances: Sequence[Tensor], reply: Tensor, lines: Sequence
     profile = [aggregate(bilstm(model.sentence, line)) for line in lines]  # (2), (5)
     told = aggregate(bilstm(model.utterances, matched))
     answer = aggregate(bilstm(model.matching, enhance(response, seen_by_response)))
-    return classify(model, profile, told, aggregate(response), answer)
+    more = []
+    if model.encoded:
+        before = torch.stack([aggregate(utterance) for utterance in encoded])
+        more = [aggregate(bilstm(model.utterances, before)), aggregate(response)]
+    return classify(model, profile, told, aggregate(response), answer, *more)
+
+
+def variant(build: Build, name: str, fusion: Fusion) -> Any:
+    kind, *encoded = name.split()
+    return build(kind, fusion=fusion, limits=LIMITS, **({"encoded": True} if encoded else {}))
 
 
 def published(model: Any, name: str, case: Example) -> Tensor:
@@ -112,7 +123,7 @@ def published(model: Any, name: str, case: Example) -> Tensor:
     said = [turn.text for turn in case.context.turns][-limits.utterances :]
     utterances = [embed(model, text, limits.utterance_words) for text in said]
     lines = [embed(model, fact, limits.line_words) for fact in case.facts(model.persona)[: limits.lines]]
-    scorer = {"hre": hre, "imn": imn}[name]
+    scorer = hre if name == "hre" else imn
     return torch.stack(
         [scorer(model, utterances, embed(model, text, limits.reply_words), lines) for text in case.target.candidates]
     )
@@ -120,11 +131,11 @@ def published(model: Any, name: str, case: Example) -> Tensor:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("fusion", get_args(Fusion))
-@pytest.mark.parametrize("name", ["hre", "imn"])
+@pytest.mark.parametrize("name", ["hre", "imn", "imn encoded"])
 def test_the_scores_are_those_of_the_published_algorithm(
     name: str, fusion: Fusion, precision: torch.dtype, tolerance: float, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build(name, fusion=fusion, limits=LIMITS).to(precision)
+    model = variant(build, name, fusion).to(precision)
     for layer in (model.sentence, model.utterances):
         nn.init.normal_(layer.bias)  # zero at first, which would hide a gate's bias in the wrong place
     with torch.no_grad():
@@ -135,11 +146,11 @@ def test_the_scores_are_those_of_the_published_algorithm(
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
-@pytest.mark.parametrize("name", ["hre", "imn"])
+@pytest.mark.parametrize("name", ["hre", "imn", "imn encoded"])
 def test_the_gradients_are_those_of_the_published_algorithm(
     name: str, fusion: Fusion, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build(name, fusion=fusion, limits=LIMITS).double()
+    model = variant(build, name, fusion).double()
     batch = model.collate(cases[:4])
     expected = torch.stack([published(model, name, case) for case in cases[:4]])
     parameters = dict(model.named_parameters())

@@ -62,6 +62,8 @@ def test_muon_is_for_matrices() -> None:
     weights = {id(weight) for weight in model.parameters()}
     matrix = id(model[0].weight)
     assert groups == [(0.1, {matrix}), (0.2, weights - {matrix})]
+    still = Optimization(learning_rate=0.2, muon=0.0).start(model.parameters(), steps=1)["optimizer"]
+    assert [group["lr"] for group in still.param_groups] == [0.0, 0.2]
     only = Optimization(muon=0.1).start([nn.Parameter(torch.ones(2, 2))], steps=1)["optimizer"]
     assert isinstance(only, torch.optim.Muon)
 

@@ -136,10 +136,10 @@ class _Recurrence(torch.autograd.Function):
 class BiLSTM(nn.Module):
     """One bidirectional LSTM layer. Its weights have the layout of `torch.nn.LSTM` (gates i, f, g, o), the two
     directions stacked: `input` (8H, width), `recurrent` (2, 4H, H), `bias` (8H,). The first input weights are Xavier's
-    times `gain`, of which there is one for each of as many equal parts of the input; the recurrent ones are orthogonal,
+    times `gain`, of which there may be one for each of as many equal parts of the input; the recurrent ones are orthogonal,
     and forget gates start open."""
 
-    def __init__(self, *, width: int, hidden: int, gain: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, *, width: int, hidden: int, gain: float | Sequence[float] = 1.0) -> None:
         super().__init__()
         if hidden < 1:
             raise InputError(f"task.model.hidden: {hidden} is not at least 1")
@@ -153,7 +153,8 @@ class BiLSTM(nn.Module):
                 nn.init.xavier_uniform_(self.input.data[place : place + hidden])
                 nn.init.orthogonal_(self.recurrent.data[direction, gate * hidden : (gate + 1) * hidden])
             self.bias.data[(direction * 4 + 1) * hidden : (direction * 4 + 2) * hidden] = 1  # keep at first
-        for part, times in zip(self.input.data.chunk(len(gain), 1), gain, strict=True):
+        gains = (gain,) if isinstance(gain, int | float) else gain
+        for part, times in zip(self.input.data.chunk(len(gains), 1), gains, strict=True):
             part.mul_(times)
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -182,3 +183,14 @@ def pool(tokens: Tensor, packing: Packing) -> Tensor:
     ends = torch.cat([packing.last[:, None].expand(-1, hidden), places[:most].expand(-1, hidden)], 1)
     chosen = torch.stack([where, ends]).index_select(1, packing.places)  # (2, S, 2H)
     return tokens.gather(0, chosen.flatten(0, 1)).unflatten(0, (2, most)).transpose(0, 1).flatten(1)
+
+
+def aggregate(layer: BiLSTM, vectors: Tensor, rows: Tensor, dropout: nn.Module) -> Tensor:
+    """Each sequence of vectors, read by `layer` and pooled, as one vector (S, 4H). `rows` (S, M) are the places of its
+    members among `vectors` (R, width), at least one, -1 behind the last."""
+    there = rows >= 0
+    lengths = there.sum(1)
+    packing = pack(lengths.cumsum(0) - lengths, lengths)
+    gates = layer.project(vectors).index_select(0, rows[there])
+    aggregated: Tensor = dropout(pool(dropout(layer(gates, packing)), packing))
+    return aggregated

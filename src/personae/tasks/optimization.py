@@ -40,10 +40,10 @@ class Optimization:
         if self.cooldown and steps == float("inf"):
             raise InputError("task.optimization.cooldown: needs trainer.max_steps or trainer.max_epochs, to end at")
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        matrices = [weight for weight in trained if self.muon and _is_matrix(weight)]
-        others = [weight for weight in trained if not (self.muon and _is_matrix(weight))]
+        matrices = [weight for weight in trained if self.muon is not None and _is_matrix(weight)]
+        others = [weight for weight in trained if self.muon is None or not _is_matrix(weight)]
         optimizers: list[torch.optim.Optimizer] = []
-        if self.muon and matrices:
+        if self.muon is not None and matrices:
             optimizers.append(torch.optim.Muon(matrices, lr=self.muon, weight_decay=0.0))
         if others:
             optimizers.append(torch.optim.Adam(others, lr=self.learning_rate))

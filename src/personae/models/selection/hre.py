@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.nn.classifier import Classifier
 from personae.nn.dialogue_batch import DialogueBatch, Limits, gather, size
 from personae.nn.persona_fusion import Fusion, PersonaFusion
-from personae.nn.recurrent import BiLSTM, pack, pool
+from personae.nn.recurrent import BiLSTM, aggregate, pool
 from personae.nn.words import Words
 from personae.types import Example, Whose
 
@@ -49,16 +50,12 @@ class HRE(nn.Module):
         self.persona: Whose = "none" if fusion == "none" else persona
         self.limits = limits
         self.words = words or Words()
-        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=(2,))
-        self.utterances = BiLSTM(width=4 * hidden, hidden=hidden, gain=(2,))
+        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=2)
+        self.utterances = BiLSTM(width=4 * hidden, hidden=hidden, gain=2)
         self.fusion = None if fusion == "none" else PersonaFusion(fusion=fusion, width=4 * hidden)
         self.dropout = nn.Dropout(dropout)
-        parts = 2 if self.fusion is None else 3
-        self.hidden = nn.Linear(parts * 4 * hidden, features)
-        self.output = nn.Linear(features, 1)
-        for layer, gain in ((self.hidden, 0.2), (self.output, 1.0)):
-            nn.init.xavier_uniform_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)
+        parts = 2 + (self.fusion is not None)
+        self.classifier = Classifier(width=parts * 4 * hidden, features=features, dropout=dropout)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary and the task's word vectors."""
@@ -78,23 +75,14 @@ class HRE(nn.Module):
         gates = self.sentence.project(self.words(batch.sentences))[batch.sentences.words]  # (T, 8H)
         vectors = self.dropout(pool(self.dropout(self.sentence(gates, packing)), packing))  # (S, 4H), equations 1-6
         response = vectors[batch.candidates.clamp(min=0)]  # (B, N, 4H)
-        context = self._context(vectors, batch.context)[:, None].expand_as(response)
+        context = aggregate(self.utterances, vectors, batch.context, self.dropout)  # equations 7 and 8
+        context = context[:, None].expand_as(response)
         parts = [context, response]
         if self.fusion is not None:
             lines = vectors[batch.persona.clamp(min=0)]  # (B, P, 4H)
             parts.insert(1, self.fusion(lines, batch.persona >= 0, context, response))
-        matched = torch.cat(parts, 2)  # equation 17
-        scores: Tensor = self.output(self.dropout(F.relu(self.hidden(matched)))).squeeze(2)
-        return scores.masked_fill(batch.candidates < 0, -torch.inf)
+        return self.classifier(parts, batch.candidates >= 0)  # equation 17
 
     def loss(self, batch: DialogueBatch) -> Tensor:
         """Cross-entropy over the given candidates, equation 18."""
         return F.cross_entropy(self.score(batch).float(), batch.target)
-
-    def _context(self, vectors: Tensor, context: Tensor) -> Tensor:
-        """The utterances of each context, in order, as one vector (B, 4H): equations 7 and 8."""
-        there = context >= 0
-        lengths = there.sum(1)
-        packing = pack(lengths.cumsum(0) - lengths, lengths)
-        gates = self.utterances.project(vectors)[context[there]]
-        return self.dropout(pool(self.dropout(self.utterances(gates, packing)), packing))

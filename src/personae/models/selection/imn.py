@@ -25,15 +25,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.nn.classifier import Classifier
 from personae.nn.dialogue_batch import DialogueBatch, Limits, gather, size
 from personae.nn.persona_fusion import Fusion, PersonaFusion
-from personae.nn.recurrent import BiLSTM, pack, pool
+from personae.nn.recurrent import BiLSTM, aggregate, pack, pool
 from personae.nn.words import Sentences, Words
 from personae.types import Example, Whose
 
 
 class IMN(nn.Module):
-    """Interactive Matching Network with persona fusion. B cases, N candidates, P persona lines, S distinct sentences of
+    """Interactive Matching Network with persona fusion. Where `encoded`, which is not in the papers, the hidden layer
+    also sees context and reply as HRE does, encoded but not matched, and so the reply and the persona alike. B cases, N candidates, P persona lines, S distinct sentences of
     T words, U utterances of all contexts; C words of the longest context, R of the longest reply; H hidden units a
     direction."""
 
@@ -55,18 +57,14 @@ class IMN(nn.Module):
         self.persona: Whose = "none" if fusion == "none" else persona
         self.limits = limits
         self.words = words or Words()
-        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=(4,))
+        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=4)
         self.matching = BiLSTM(width=8 * hidden, hidden=hidden, gain=(0.2, 0.2, 0.2, 2.5))
         self.utterances = BiLSTM(width=4 * hidden, hidden=hidden)
         self.fusion = None if fusion == "none" else PersonaFusion(fusion=fusion, width=4 * hidden)
         self.dropout = nn.Dropout(dropout)
         self.encoded = encoded
         parts = 2 + (self.fusion is not None) + 2 * encoded
-        self.hidden = nn.Linear(parts * 4 * hidden, features)
-        self.output = nn.Linear(features, 1)
-        for layer, gain in ((self.hidden, 0.2), (self.output, 1.0)):
-            nn.init.xavier_uniform_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)
+        self.classifier = Classifier(width=parts * 4 * hidden, features=features, dropout=dropout)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary and the task's word vectors."""
@@ -93,21 +91,13 @@ class IMN(nn.Module):
             lines = vectors[batch.persona.clamp(min=0)]
             parts.insert(1, self.fusion(lines, batch.persona >= 0, context, encoded))
         if self.encoded:
-            parts += [self._context(vectors, batch.context)[:, None].expand_as(encoded), encoded]
-        scores: Tensor = self.output(self.dropout(F.relu(self.hidden(torch.cat(parts, 2))))).squeeze(2)
-        return scores.masked_fill(batch.candidates < 0, -torch.inf)
+            before = aggregate(self.utterances, vectors, batch.context, self.dropout)
+            parts += [before[:, None].expand_as(encoded), encoded]
+        return self.classifier(parts, batch.candidates >= 0)
 
     def loss(self, batch: DialogueBatch) -> Tensor:
         """Cross-entropy over the given candidates."""
         return F.cross_entropy(self.score(batch).float(), batch.target)
-
-    def _context(self, vectors: Tensor, context: Tensor) -> Tensor:
-        """The utterances of each context, in order, as one vector (B, 4H): equations 7 and 8."""
-        there = context >= 0
-        lengths = there.sum(1)
-        packing = pack(lengths.cumsum(0) - lengths, lengths)
-        gates = self.utterances.project(vectors)[context[there]]
-        return self.dropout(pool(self.dropout(self.utterances(gates, packing)), packing))
 
     def _match(self, tokens: Tensor, batch: DialogueBatch) -> tuple[Tensor, Tensor]:
         """Context and response (B, N, 4H) after cross-attention, from the encoded words (T, 2H)."""
@@ -151,11 +141,11 @@ class IMN(nn.Module):
         states = self.dropout(self.matching(of_contexts + of_replies, packing))
         utterances, response = self.dropout(pool(states, packing)).split([start.numel(), len(replies)])  # (..., 4H)
 
-        spoken = case.bincount(minlength=cases)  # utterances of each case
-        first = (spoken.cumsum(0) - spoken) + torch.arange(number, device=tokens.device)[:, None] * len(case)  # (N, B)
-        packing = pack(first.flatten(), spoken.expand(number, -1).flatten())
-        gates = self.utterances.project(utterances)
-        context = self.dropout(pool(self.dropout(self.utterances(gates, packing)), packing))  # (N * B, 4H)
+        spoken = batch.context >= 0
+        rows = spoken.flatten().cumsum(0).view_as(spoken) - 1  # of each utterance in those of all contexts
+        rows = rows + torch.arange(number, device=tokens.device)[:, None, None] * len(case)  # (N, B, U)
+        rows = rows.masked_fill(~spoken, -1).flatten(0, 1)
+        context = aggregate(self.utterances, utterances, rows, self.dropout)  # (N * B, 4H)
         return context.unflatten(0, (number, cases)).transpose(0, 1), response.unflatten(0, (cases, number))
 
 
