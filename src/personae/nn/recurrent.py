@@ -136,8 +136,8 @@ class _Recurrence(torch.autograd.Function):
 class BiLSTM(nn.Module):
     """One bidirectional LSTM layer. Its weights have the layout of `torch.nn.LSTM` (gates i, f, g, o), the two
     directions stacked: `input` (8H, width), `recurrent` (2, 4H, H), `bias` (8H,). The first input weights are Xavier's
-    times `gain`, of which there may be one for each of as many equal parts of the input; the recurrent ones are orthogonal,
-    and forget gates start open."""
+    times `gain`, of which there may be one for each of as many equal parts of the input; the recurrent ones are
+    orthogonal, and forget gates start open."""
 
     def __init__(self, *, width: int, hidden: int, gain: float | Sequence[float] = 1.0) -> None:
         super().__init__()

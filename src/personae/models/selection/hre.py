@@ -17,7 +17,6 @@ sooner to match. GloVe has 300 dimensions there, 50 in the package that is read 
 
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 

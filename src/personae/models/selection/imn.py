@@ -34,10 +34,10 @@ from personae.types import Example, Whose
 
 
 class IMN(nn.Module):
-    """Interactive Matching Network with persona fusion. Where `encoded`, which is not in the papers, the hidden layer
-    also sees context and reply as HRE does, encoded but not matched, and so the reply and the persona alike. B cases, N candidates, P persona lines, S distinct sentences of
-    T words, U utterances of all contexts; C words of the longest context, R of the longest reply; H hidden units a
-    direction."""
+    """Interactive Matching Network with persona fusion. Where `encoded`, which is not in the papers, the classifier
+    also sees context and reply as HRE's does, encoded but not matched. B cases, N candidates, P persona lines, S
+    distinct sentences of T words, U utterances of all contexts; C words of the longest context, R of the longest reply;
+    H hidden units a direction."""
 
     scale = "logit"
 
