@@ -147,6 +147,8 @@ def test_read_vectors_of_both_forms(tmp_path: Path) -> None:
         (b"the 1 2\ncat 1 x\n", r"vectors\.txt:2: expected a word and its numbers"),
         (b"the 1 2\ncat 1 2 3\n", r"vectors\.txt:2: 3 numbers where earlier lines have 2"),
         (b"2 2\nthe 1 2\ncat 1\n", r"vectors\.txt:3: 1 numbers where earlier lines have 2"),
+        (b"the 1 2\ncat nan 2\n", r"vectors\.txt:2: a number is not finite"),
+        (b"the 1 -inf\n", r"vectors\.txt:1: a number is not finite"),
         (b"", r"vectors\.txt: holds no word vectors"),
         (b"\xff\xfe\x00 1 2\n", r"vectors\.txt: cannot be read as word vectors"),
         (None, r"vectors\.txt: cannot be read as word vectors: .*No such file"),

@@ -81,6 +81,8 @@ def read_vectors(path: str | None) -> tuple[dict[str, int], np.ndarray[Any, Any]
                     vector = np.array(numbers, dtype=np.float32)
                 except ValueError:
                     raise InputError(f"{path}:{place}: expected a word and its numbers, separated by spaces") from None
+                if not np.isfinite(vector).all():
+                    raise InputError(f"{path}:{place}: a number is not finite")
                 if vectors and len(vector) != len(vectors[0]):
                     raise InputError(
                         f"{path}:{place}: {len(vector)} numbers where earlier lines have {len(vectors[0])}"
