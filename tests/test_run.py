@@ -275,6 +275,43 @@ def test_an_interrupt_that_falls_on_a_finalizer_stops_training(tmp_path: Path, m
     assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
 
 
+def test_an_interrupted_run_keeps_the_very_batch_that_it_was_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Task, batch: Batch, batch_idx: int) -> None:
+        begin(self, batch, batch_idx)
+        started.append(batch_idx)
+        if len(started) == at:
+            signal.raise_signal(signal.SIGINT)
+
+    begin = Task.on_train_batch_start
+    changes = settings(save_every="1000", trainer__val_check_interval="4")
+    run.train(RECIPE, changes, out=tmp_path / "whole")
+    for at, kept in ((3, 3), (4, 4), (8, 8)):  # after the fourth batch of five comes a validation, which is waited for
+        started, out = list[int](), tmp_path / str(at)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Task, "on_train_batch_start", start)
+            run.train(RECIPE, changes, out=out)
+        assert checkpoint.load(out / "checkpoints" / "last.ckpt")["global_step"] == kept == len(started)
+        run.train(None, {}, out=out, resume=True)
+        assert_same_run(out, tmp_path / "whole")
+
+
+def test_a_sanity_check_is_no_measurement(finished: Path, tmp_path: Path) -> None:
+    run.train(RECIPE, settings(trainer__num_sanity_val_steps="2"), out=tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_run_whose_time_is_over_is_not_trained_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match=r"trainer\.max_time: is over before dev was measured"):
+        run.train(RECIPE, settings(trainer__max_time="00:00:00:00"), out=tmp_path / "none")
+    run.train(RECIPE, settings(trainer__max_time="00:00:00:01", trainer__max_epochs="9999"), out=out)
+    before = course(out)
+    run.train(None, {}, out=out, resume=True)
+    assert course(out) == before
+
+
 def test_the_progress_bar_can_be_turned_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for shown in ("true", "false"):
         run.train(RECIPE, settings(trainer__enable_progress_bar=shown), out=tmp_path / shown)
@@ -326,11 +363,21 @@ def test_a_folder_in_use_is_refused(finished: Path, tmp_path: Path) -> None:
 def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no run to resume; leave --resume out"):
         run.train(RECIPE, TINY, out=tmp_path, resume=True)
-    for key, value in (("task.model.hidden", "5"), ("corpus.dialogues", "9"), ("seed", "5")):
+    before = (finished / "recipe.yaml").read_bytes()
+    for key, value in (
+        ("task.model.hidden", "5"),
+        ("corpus.dialogues", "9"),
+        ("seed", "5"),
+        ("patience", "5"),
+        ("init_from", "runs/other"),
+    ):
         with pytest.raises(
             InputError, match=rf"--resume: {key.partition('.')[0]} is not what it was in .*recipe\.yaml"
         ):
             run.train(None, {key: value}, out=finished, resume=True)
+    with pytest.raises(InputError, match="limit_val_batches"):
+        run.train(None, {"trainer.limit_val_batches": "0"}, out=finished, resume=True)
+    assert (finished / "recipe.yaml").read_bytes() == before
 
 
 def test_a_damaged_checkpoint_is_not_resumed(finished: Path, tmp_path: Path) -> None:

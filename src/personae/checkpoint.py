@@ -119,21 +119,23 @@ class Keeper(lightning.Callback):
         self.cpu_seconds, self._since = self.cpu_seconds + now - self._since, now
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stops at once where what is resumed had stopped for lack of patience."""
-        trainer.should_stop = any(stop.wait_count >= max(stop.patience, 1) for stop in trainer.early_stopping_callbacks)
+        """Stops at once where what is resumed had stopped for lack of patience, or of time."""
+        impatient = any(stop.wait_count >= max(stop.patience, 1) for stop in trainer.early_stopping_callbacks)
+        trainer.should_stop = trainer.should_stop or impatient
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Keeps the state now and then, but not right before a validation, which will."""
+        """Keeps the state now and then, and when interrupted, but not right before a validation, which will."""
         progress = trainer.fit_loop.epoch_loop.batch_progress
         done = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
-        if trainer.global_step % self.every == 0 and done % int(trainer.val_check_batch or 1):
+        due = self.interrupted or trainer.global_step % self.every == 0
+        if due and done % int(trainer.val_check_batch or 1):
             self._keep(trainer)
-        if self.interrupted:
-            raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keeps the weights if they are the best, the state and the measurements."""
         assert isinstance(pl_module, Task)
+        if trainer.sanity_checking:
+            return
         self.clock()
         measured = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items()}
         self.steps.append({"step": trainer.global_step, "cpu_seconds": round(self.cpu_seconds, 1), **measured})
@@ -145,7 +147,10 @@ class Keeper(lightning.Callback):
         self._keep(trainer)
 
     def _keep(self, trainer: lightning.Trainer) -> None:
-        """Keeps the state, except amid the batches of one step, since a checkpoint holds no gradients."""
+        """Keeps the state, except amid the batches of one step, since a checkpoint holds no gradients. Raises
+        KeyboardInterrupt where that was waited for."""
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches:
             trainer.save_checkpoint(self.last, weights_only=False)
+            if self.interrupted:
+                raise KeyboardInterrupt

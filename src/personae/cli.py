@@ -291,8 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(given: Sequence[str]) -> int:
-    kept = "; what was kept can be resumed with --resume" if given[:1] == ["fit"] else ""
-    return _fail(f"interrupted{kept}", 130)
+    resume = "; fit --resume goes on from what was kept" if given[:1] == ["fit"] else ""
+    return _fail(f"interrupted{resume}", 130)
 
 
 def _lines(path: Path) -> list[str]:

@@ -68,7 +68,7 @@ def report(
         "n": len(rows),
         "seed": seed,
         "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
-        "environment": environment(),
+        "environment": environment(task.device),
     }
     if paper is not None:
         result["published"] = {**asdict(paper), "dataset": load(paper.name)["dataset"], "value": lookup(paper)}
@@ -106,15 +106,15 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
     return {"candidates": draws[0], **comparison.compare(rows_a, rows_b, seed=seed)}
 
 
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its inputs."""
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a result that was computed on `device` depends on besides its inputs."""
     return {
         "personae": __version__,
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "lightning", "transformers", "numpy", "gensim")},
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
 
 

@@ -29,12 +29,12 @@ from safetensors.torch import save as to_bytes
 
 from personae import __version__, catalogue, checkpoint, recipes, results
 from personae.data import lines
-from personae.data.candidates import examples, offered
+from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
 from personae.published import lookup
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
-from personae.types import Corpus, InputError, Paper, Whose
+from personae.types import Corpus, Dialogue, InputError, Paper, Whose
 
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -55,15 +55,15 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     settings = _settings(parser, source, changes)
     if resume:
         before = _settings(parser, str(kept), {})
-        for key in ("task", "corpus", "seed"):
-            if settings[key] != before[key]:
+        for key in vars(before):
+            if key != "trainer" and settings[key] != before[key]:
                 raise InputError(f"--resume: {key} is not what it was in {kept}; only the trainer may change")
     if not 0 <= settings.seed < 1 << 32:
         raise InputError(f"seed: {settings.seed} is not between 0 and {(1 << 32) - 1}")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(settings.seed, verbose=False)
     made = _checked(lambda: parser.instantiate(settings), source)
-    new = not out.exists()
+    new, earlier = not out.exists(), kept.read_text(encoding="utf-8") if kept.exists() else None
     out.mkdir(parents=True, exist_ok=True)
     try:
         lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
@@ -71,6 +71,8 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     except InputError:
         if new and not last.exists():
             shutil.rmtree(out)
+        elif earlier is not None:
+            lines.save([earlier.rstrip("\n")], kept)
         raise
 
 
@@ -119,9 +121,9 @@ def fit(
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
     dialogues = list(corpus.split("train"))
-    dev = examples(offered(list(corpus.split("dev")), sides="both")[0], sides="both")
+    dev = examples(_offered(corpus, "dev", sides="both")[0], sides="both")
     replies = examples(dialogues, sides="both")
-    valid, drawn = offered(list(corpus.split("valid")))
+    valid, drawn = _offered(corpus, "valid", sides="second")
     reported = examples(valid)
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
@@ -142,12 +144,13 @@ def fit(
         trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
     if not trainer.is_global_zero:
         raise SystemExit(0)  # one process is enough for what is left
+    if not keeper.best.exists():
+        raise InputError("trainer.max_time: is over before dev was measured; give more")
     keeper.clock()
-    if keeper.best.exists():
-        task.model.load_state_dict(checkpoint.load(keeper.best))
+    task.model.load_state_dict(checkpoint.load(keeper.best))
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
-    results.write_json({**results.environment(), **spent}, out / "environment.json")
+    results.write_json({**results.environment(trainer.strategy.root_device), **spent}, out / "environment.json")
     path = getattr(corpus, "valid", None)
     return results.report(
         task, reported, drawn, model=str(out), path=path, split="valid", seed=seed, out=out, paper=paper
@@ -252,6 +255,15 @@ def evaluate(
     return results.report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
 
 
+def _offered(corpus: Corpus, split: str, *, sides: Sides) -> tuple[list[Dialogue], Draw]:
+    """The split's dialogues with candidates. InputError names the split."""
+    dialogues = list(corpus.split(split))
+    try:
+        return offered(dialogues, sides=sides)
+    except InputError as error:
+        raise InputError(f"corpus, {split}: {error}") from None
+
+
 def _init(task: Task, folder: str) -> None:
     """Copies the weights of a run that this model has too, by name and shape. InputError where there are none."""
     theirs = dict(load(folder).model.named_parameters())
@@ -282,19 +294,29 @@ def _steps(trainer: lightning.Trainer, batches: int) -> float:
     steps = min((limit for limit in limits if limit >= 0), default=float("inf"))
     if not steps:
         raise InputError("trainer: max_epochs, max_steps or limit_train_batches is 0, so that nothing would be learnt")
+    if interval is not None:
+        batch = interval if isinstance(interval, int) else max(1, int(length * interval))
+        skipped = (trainer.check_val_every_n_epoch - 1) * epoch if by_epoch else 0
+        first = skipped + -(-batch // trainer.accumulate_grad_batches)
+        if steps < first:
+            raise InputError(
+                f"trainer: training ends after {steps} steps, before dev is measured for the first time, after "
+                f"{first}; make it longer, or val_check_interval or check_val_every_n_epoch smaller"
+            )
     return steps
 
 
 @contextmanager
 def _interruptible(keeper: checkpoint.Keeper) -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt, as ever: at the latest at the end of the batch, should a finalizer swallow it."""
+    """At the first Ctrl-C the keeper keeps the state as soon as it can and raises KeyboardInterrupt; at the next it is
+    raised at once."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt(number: int, frame: Any) -> None:
-        keeper.interrupted = True
-        if callable(before):
+        if keeper.interrupted and callable(before):
             before(number, frame)
+        keeper.interrupted = True
 
     if main and callable(before):
         signal.signal(signal.SIGINT, interrupt)

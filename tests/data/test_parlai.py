@@ -63,6 +63,8 @@ def test_a_file_that_ends_amid_a_line_is_refused(tmp_path: Path, cut: str) -> No
     assert len(parlai.read(written(tmp_path, text))[0].turns) == 4
     with pytest.raises(InputError, match=r"sample\.txt:4: the file ends amid a line: copy it again"):
         parlai.read(written(tmp_path, text.removesuffix(cut)))
+    with pytest.raises(InputError, match=r"sample\.txt:2: the file ends amid a line"):
+        parlai.read(written(tmp_path, "1 your persona: i sail .\n2 your per"))
 
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
@@ -163,5 +165,6 @@ def test_official_validation(corpora: Path) -> None:
     replies = [turn for dialogue in dialogues for turn in dialogue.turns if turn.speaker == 1]
     assert (len(dialogues), len(replies)) == (1000, 7801)
     assert {len(turn.candidates) for turn in replies} == {20}
-    assert dialogues[0].speakers[1].persona.facts[0] == "i read twenty books a year."
+    first = dialogues[0].speakers[1].persona.facts[0]
+    assert hashlib.sha256(first.encode()).hexdigest()[:16] == "1cdd4daf90d77e48"
     assert dialogues[999].turns[-1].text == replies[-1].candidates[-1]

@@ -21,6 +21,7 @@ JSON = json.dumps({"valid": [{"personality": [], "utterances": [{"history": ["hi
         ("a.txt", OWN, "jsonl"),
         ("a.jsonl", SPC, "synthetic-persona-chat"),
         ("a.csv", CSV, "synthetic-persona-chat"),
+        ("a.txt", CSV, "synthetic-persona-chat"),
         ("a.json", JSON, "huggingface"),
     ],
 )

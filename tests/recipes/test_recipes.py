@@ -126,6 +126,10 @@ def test_a_recipe_with_a_mistake_is_refused(edit: str, message: str, tmp_path: P
         ({"corpus.dialogues": "0"}, "dialogues: 0 is not between 1 and 50000"),
         ({"trainer.val_check_interval": "99"}, "trainer.val_check_interval: 99 is more than the 1 batches of an epoch"),
         (
+            {"trainer.val_check_interval": "1", "trainer.check_val_every_n_epoch": "3", "trainer.max_epochs": "1"},
+            "trainer: training ends after 1 steps, before dev is measured for the first time, after 3",
+        ),
+        (
             {"trainer.val_check_interval": "2", "corpus.dialogues": "40", "trainer.limit_train_batches": "1"},
             "trainer.val_check_interval: 2 is more than the 1 batches of an epoch",
         ),

@@ -24,10 +24,10 @@ _ABOUT = re.compile(r"((?:your|partner's) persona ?:\s?)(.*)", re.IGNORECASE | r
 def read(path: Path) -> list[Dialogue]:
     """Every dialogue of the file; ids are the file's name and a number from 1. InputError names file and line."""
     blocks = list(_blocks(path))
-    rows = blocks[-1]
-    whole = len(rows) < 2 or rows[-1][1].count("\t") >= rows[-2][1].count("\t")
-    if not whole and not lines.text(path).endswith("\n"):
-        raise InputError(f"{path}:{rows[-1][0]}: the file ends amid a line: copy it again")
+    if not lines.text(path).endswith("\n"):
+        raise InputError(
+            f"{path}:{blocks[-1][-1][0]}: the file ends amid a line: copy it again, or end that line if it is whole"
+        )
     return [_dialogue(rows, path, f"{path.stem}-{number}") for number, rows in enumerate(blocks, start=1)]
 
 

@@ -25,7 +25,8 @@ def read(path: Path) -> list[Dialogue]:
 
 def rows(path: Path) -> list[Dialogue]:
     """Every row, empty dialogues too; ids are the file's name and the row's number or its own id."""
-    return list(_csv(path) if path.suffix == ".csv" else _jsonl(path))
+    first = next(lines.numbered(path))[1].lstrip()
+    return list(_jsonl(path) if first.startswith("{") else _csv(path))
 
 
 def _jsonl(path: Path) -> Iterator[Dialogue]:

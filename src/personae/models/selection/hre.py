@@ -7,12 +7,12 @@ Personas for Personalized Response Selection in Retrieval-Based Chatbots. SIGIR 
 Differs from the paper: the frozen word vectors of each table are scaled to a root mean square of a half, since tables
 come in different scales; words are spelt in bytes, not characters, so that any script can be; dropout on word vectors
 drops the same features of a word wherever it occurs in a batch, since each distinct word is represented, and each
-distinct sentence encoded, once.
+distinct sentence encoded, once. GloVe has 300 dimensions there, 50 in the package that is read when no file is named.
 
 Not stated in the paper: the last hidden state of a bidirectional layer (equations 4 to 8) is taken as the state in
 which each direction ends; the initial weights are Xavier's, orthogonal for recurrences, and forget gates start open.
 Those of the inputs of both BiLSTMs are doubled and those of the hidden layer divided by five, with which it learns
-sooner to match. GloVe has 300 dimensions there, 50 in the package that is read when no file is named.
+sooner to match.
 """
 
 from collections.abc import Iterable, Sequence

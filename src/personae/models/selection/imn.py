@@ -6,12 +6,13 @@ With persona fusion: Jia-Chen Gu, Hui Liu, Zhen-Hua Ling, Quan Liu, Zhigang Chen
 Empirical Study on Fusing Personas for Personalized Response Selection in Retrieval-Based Chatbots. SIGIR 2021.
 https://arxiv.org/abs/2105.09050 (section 4.2)
 
-Differs from the papers: as HRE does in words and dropout, otherwise nothing in the numbers. The second BiLSTM reads
+The encoder is that of the second paper, one BiLSTM, not the first one's several layers. Differs from it: as HRE does in
+words and dropout, otherwise nothing in the numbers. The second BiLSTM reads
 [a; a~; a - a~; a * a~], and almost all of the work is its input weight; here that weight is split in four, so that the
 share of a is computed once a context, that of a~ goes through the attention, and only a * a~ is multiplied for each
 pair.
 
-Not stated in the papers: which response persona fusion is aware of; "identical to that in HRE" is read as the response
+Not stated there: which response persona fusion is aware of; "identical to that in HRE" is read as the response
 of equation 6, encoded and not yet matched, while a context that it is aware of is matched already. The initial input
 weights of the sentences' BiLSTM are four times Xavier's: the similarity of words is a plain dot product, which with
 small weights makes all attention alike, and then some thousand examples are spent on nothing else. Those of the second
