@@ -256,7 +256,7 @@ def measure(
         "unit": "seconds",
         "runs": runs,
         "equal": same,
-        "machine": {**environment(), "cores": os.cpu_count()},
+        "machine": {**environment(torch.device("cpu")), "cores": os.cpu_count()},
         "ratios": [b / a for a, b in pairs],
         "variants": variants,
     }

@@ -284,8 +284,8 @@ def _steps(trainer: lightning.Trainer, batches: int) -> float:
     most = trainer.limit_train_batches
     length = min(most, batches) if isinstance(most, int) else int(most * batches)
     interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
-    by_epoch = trainer.check_val_every_n_epoch is not None
-    if by_epoch and isinstance(interval, int) and interval > length:
+    every = trainer.check_val_every_n_epoch  # None where batches are counted across epochs
+    if every and isinstance(interval, int) and interval > length:
         raise InputError(f"trainer.val_check_interval: {interval} is more than the {length} batches of an epoch")
     epoch = -(-length // trainer.accumulate_grad_batches)
     if not trainer.limit_val_batches:
@@ -296,8 +296,7 @@ def _steps(trainer: lightning.Trainer, batches: int) -> float:
         raise InputError("trainer: max_epochs, max_steps or limit_train_batches is 0, so that nothing would be learnt")
     if interval is not None:
         batch = interval if isinstance(interval, int) else max(1, int(length * interval))
-        skipped = (trainer.check_val_every_n_epoch - 1) * epoch if by_epoch else 0
-        first = skipped + -(-batch // trainer.accumulate_grad_batches)
+        first = ((every or 1) - 1) * epoch + -(-batch // trainer.accumulate_grad_batches)
         if steps < first:
             raise InputError(
                 f"trainer: training ends after {steps} steps, before dev is measured for the first time, after "
