@@ -109,6 +109,10 @@ def test_verify_the_corpora(corpora: Path) -> None:
         "spc_valid.jsonl": "listed",
         "spc_new.jsonl": "listed",
     }
+    path = corpora / "personachat" / "valid_both_original.txt"
+    corpus, counted = verify(path)["corpus"], stats(path)
+    assert (corpus["name"], corpus["licence"]) == ("convai2", "CC BY 4.0")
+    assert corpus["counts"]["valid"] == {"dialogues": counted["dialogues"], "replies": counted["replies"]["1"]}
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,13 @@ def overlap(path_a: str | Path, path_b: str | Path) -> dict[str, Any]:
 def verify(path: str | Path) -> dict[str, Any]:
     """Whether a file is a published one, by name and content: "status" is "official" (a published file), "listed" (a
     known file made from published ones), "differs" (such a name with another content) or "unknown"; "file" is what it
-    is, "expected" what a file of that name is. Of a folder: "files", every file below it that is not "unknown"."""
+    is, "corpus" where that comes from, how it is licensed and cited, and what it should hold, "expected" what a file of
+    that name is. Of a folder: "files", every file below it that is not "unknown"."""
     place = find(path)
     if not place.is_dir():
-        return _verified(place)
+        found = _verified(place)
+        about = [asdict(source) for source in sources() if "file" in found and source.name == found["file"]["corpus"]]
+        return found | {"corpus": {key: value for key, value in one.items() if key != "files"} for one in about}
     checked = [_verified(file) for file in sorted(place.rglob("*")) if file.is_file()]
     return {"path": str(place), "files": [check for check in checked if check["status"] != "unknown"]}
 
