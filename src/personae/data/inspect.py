@@ -68,8 +68,10 @@ def verify(path: str | Path) -> dict[str, Any]:
     place = find(path)
     if not place.is_dir():
         found = _verified(place)
-        about = [asdict(source) for source in sources() if "file" in found and source.name == found["file"]["corpus"]]
-        return found | {"corpus": {key: value for key, value in one.items() if key != "files"} for one in about}
+        for source in sources():
+            if "file" in found and found["file"]["corpus"] == source.name:
+                found["corpus"] = {key: value for key, value in asdict(source).items() if key != "files"}
+        return found
     checked = [_verified(file) for file in sorted(place.rglob("*")) if file.is_file()]
     return {"path": str(place), "files": [check for check in checked if check["status"] != "unknown"]}
 
