@@ -35,10 +35,12 @@ from personae.types import Example, Whose
 
 
 class IMN(nn.Module):
-    """Interactive Matching Network with persona fusion. Where `encoded`, which is not in the papers, the classifier
-    also sees context and reply as HRE's does, encoded but not matched. B cases, N candidates, P persona lines, S
-    distinct sentences of T words, U utterances of all contexts; C words of the longest context, R of the longest reply;
-    H hidden units a direction."""
+    """Interactive Matching Network with persona fusion. B cases, N candidates, P persona lines, S distinct sentences of
+    T words, U utterances of all contexts; C words of the longest context, R of the longest reply; H hidden units a
+    direction.
+
+    `with_hre` is not in the papers: HRE's classifier stands beside IMN's, over the same sentences, encoded but not
+    matched. Each is trained by a loss of its own, and their logits are added."""
 
     scale = "logit"
 
@@ -51,7 +53,7 @@ class IMN(nn.Module):
         hidden: int = 200,
         features: int = 256,
         dropout: float = 0.2,
-        encoded: bool = False,
+        with_hre: bool = False,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
@@ -59,13 +61,13 @@ class IMN(nn.Module):
         self.limits = limits
         self.words = words or Words()
         self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=4)
-        self.matching = BiLSTM(width=8 * hidden, hidden=hidden, gain=(0.2, 0.2, 0.2, 2.5))
+        self.matching = BiLSTM(width=8 * hidden, hidden=hidden, gain=(1, 0.2, 0.2, 2.5))
         self.utterances = BiLSTM(width=4 * hidden, hidden=hidden)
         self.fusion = None if fusion == "none" else PersonaFusion(fusion=fusion, width=4 * hidden)
         self.dropout = nn.Dropout(dropout)
-        self.encoded = encoded
-        parts = 2 + (self.fusion is not None) + 2 * encoded
-        self.classifier = Classifier(width=parts * 4 * hidden, features=features, dropout=dropout)
+        width = (2 + (self.fusion is not None)) * 4 * hidden
+        self.classifier = Classifier(width=width, features=features, dropout=dropout)
+        self.beside = Classifier(width=width, features=features, dropout=dropout) if with_hre else None
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary and the task's word vectors."""
@@ -81,24 +83,33 @@ class IMN(nn.Module):
 
     def score(self, batch: DialogueBatch) -> Tensor:
         """Logits (B, N), -inf where a case has fewer candidates."""
+        return torch.stack(self._scores(batch)).sum(0)
+
+    def loss(self, batch: DialogueBatch) -> Tensor:
+        """Cross-entropy over the given candidates; with HRE's beside, the sum of both."""
+        losses = [F.cross_entropy(scores.float(), batch.target) for scores in self._scores(batch)]
+        return torch.stack(losses).sum()
+
+    def _scores(self, batch: DialogueBatch) -> list[Tensor]:
+        """IMN's logits (B, N), and HRE's where they are beside it."""
         sentences, packing = batch.sentences, batch.sentences.packing()
         gates = self.sentence.project(self.words(sentences))[sentences.words]  # (T, 8H)
         packed = self.dropout(self.sentence(gates, packing))  # equations 1-3
-        context, response = self._match(_unpacked(packed, packing.rows), batch)  # (B, N, 4H) each
-        parts = [context, response]
         vectors = self.dropout(pool(packed, packing))  # (S, 4H), equations 4-6
-        encoded = vectors[batch.candidates.clamp(min=0)]
-        if self.fusion is not None:
-            lines = vectors[batch.persona.clamp(min=0)]
-            parts.insert(1, self.fusion(lines, batch.persona >= 0, context, encoded))
-        if self.encoded:
-            before = aggregate(self.utterances, vectors, batch.context, self.dropout)
-            parts += [before[:, None].expand_as(encoded), encoded]
-        return self.classifier(parts, batch.candidates >= 0)
+        encoded = vectors[batch.candidates.clamp(min=0)]  # (B, N, 4H)
 
-    def loss(self, batch: DialogueBatch) -> Tensor:
-        """Cross-entropy over the given candidates."""
-        return F.cross_entropy(self.score(batch).float(), batch.target)
+        def classified(classifier: Classifier, context: Tensor, response: Tensor) -> Tensor:
+            parts = [context, response]
+            if self.fusion is not None:
+                lines = vectors[batch.persona.clamp(min=0)]  # (B, P, 4H)
+                parts.insert(1, self.fusion(lines, batch.persona >= 0, context, encoded))
+            return classifier(parts, batch.candidates >= 0)
+
+        scores = [classified(self.classifier, *self._match(_unpacked(packed, packing.rows), batch))]
+        if self.beside is not None:
+            context = aggregate(self.utterances, vectors, batch.context, self.dropout)
+            scores.append(classified(self.beside, context[:, None].expand_as(encoded), encoded))
+        return scores
 
     def _match(self, tokens: Tensor, batch: DialogueBatch) -> tuple[Tensor, Tensor]:
         """Context and response (B, N, 4H) after cross-attention, from the encoded words (T, 2H)."""
