@@ -151,13 +151,16 @@ def test_the_gradients_are_those_of_the_published_algorithm(
 ) -> None:
     model = variant(build, name, fusion).double()
     batch = model.collate(cases[:4])
-    by_classifier = zip(*(published(model, name, case) for case in cases[:4]), strict=True)
-    losses = [F.cross_entropy(torch.stack(scores), batch.target) for scores in by_classifier]
+    scores = [published(model, name, case) for case in cases[:4]]
+    losses = [F.cross_entropy(torch.stack(one), batch.target) for one in zip(*scores, strict=True)]
     assert len(losses) == len(name.split("with"))
+    torch.testing.assert_close(model.loss(batch).double(), torch.stack(losses).sum(), atol=1e-6, rtol=1e-6)
+    expected = torch.stack([torch.stack(one).sum(0) for one in scores])
     parameters = dict(model.named_parameters())
     ours, theirs = (
-        torch.autograd.grad(loss, list(parameters.values())) for loss in (model.loss(batch), torch.stack(losses).sum())
+        torch.autograd.grad(F.cross_entropy(scores, batch.target), list(parameters.values()))
+        for scores in (model.score(batch), expected)
     )
     for place in range(len(parameters)):
-        torch.testing.assert_close(ours[place], theirs[place], atol=1e-9, rtol=1e-5)  # the loss is in 32 bits
+        torch.testing.assert_close(ours[place], theirs[place], atol=1e-12, rtol=1e-8)
     assert ours[list(parameters).index("sentence.recurrent")].abs().max() > 1e-6

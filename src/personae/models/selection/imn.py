@@ -16,8 +16,8 @@ Not stated there: which response persona fusion is aware of; "identical to that 
 of equation 6, encoded and not yet matched, while a context that it is aware of is matched already. The initial input
 weights of the sentences' BiLSTM are four times Xavier's: the similarity of words is a plain dot product, which with
 small weights makes all attention alike, and then some thousand examples are spent on nothing else. Those of the second
-BiLSTM are a fifth of Xavier's for a, a~ and a - a~, and two and a half times for a * a~, whose values are the smallest
-and say most; those of the hidden layer a fifth, as in HRE. Otherwise as in HRE, but for its doubled ones.
+BiLSTM are Xavier's for a, a fifth of them for a~ and a - a~, and two and a half times them for a * a~, whose values are
+the smallest and say most; those of the hidden layer a fifth, as in HRE. Otherwise as in HRE, but for its doubled ones.
 """
 
 from collections.abc import Iterable, Sequence
