@@ -26,12 +26,20 @@ def test_thousands_of_candidates_are_ranked(agent: Agent) -> None:
         {"candidates": [1]},
         {"candidates": ["a"], "persona": "abc"},
         {"candidates": ["a"], "context": [None]},
+        {"candidates": ["a"], "persona": None},
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(agent: Agent, given: dict[str, Any]) -> None:
     name = list(given)[-1]
     with pytest.raises(InputError, match=f"{name}: a list of texts is wanted"):
         agent.rank(**given)
+
+
+def test_texts_may_come_from_any_iterable(agent: Agent) -> None:
+    texts = {"candidates": ["I sail.", "I ski."], "persona": ["I own a boat."], "context": ["What do you do?"]}
+    assert agent.rank(**{name: iter(listed) for name, listed in texts.items()}, explain=2) == agent.rank(
+        **texts, explain=2
+    )
 
 
 def test_nothing_to_rank_is_refused(agent: Agent) -> None:

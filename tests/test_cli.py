@@ -1,5 +1,6 @@
 """What the command line promises: output, exit codes, one message for a mistake."""
 
+import io
 import json
 import os
 import signal
@@ -242,3 +243,25 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert (out / "checkpoints" / "last.ckpt").exists()
     assert not list(out.rglob(".*"))
+
+
+@pytest.mark.parametrize("rest", [["--task.model.hidden"], ["--task.model.hidden="], ["--task.model.hidden", "--seed"]])
+def test_an_option_without_a_value_is_named(
+    rest: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    message = refused(capsys, "fit", "--config", "selection/imn-toy-ra", "--out", out, *rest)
+    assert "--task.model.hidden: give it a value" in message
+    assert not (tmp_path / "run").exists()
+    assert "seed, save_every: a number is wanted" in refused(
+        capsys, "fit", "--config", "selection/imn-toy-ra", "--out", out, "--save_every", "null"
+    )
+
+
+def test_what_the_terminal_cannot_show_is_escaped(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    files["candidates"].write_text("\u4f60\u597d\n", encoding="utf-8")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert main(["rank", "tfidf", *options(files)]) == 0
+    shown.flush()
+    assert rb"\u4f60\u597d" in shown.buffer.getvalue()  # type: ignore[attr-defined]

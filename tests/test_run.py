@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -357,8 +358,10 @@ def test_a_folder_in_use_is_refused(finished: Path, tmp_path: Path) -> None:
         run.train(RECIPE, TINY, out=finished)
     assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file: is not an empty folder"):
+    with pytest.raises(InputError, match="file: is not an empty folder; name another"):
         run.train(RECIPE, TINY, out=tmp_path / "file")
+    with pytest.raises(InputError, match=r"--out .*file: is a file; name a folder"):
+        run.evaluate("tfidf", "nowhere.jsonl", out=tmp_path / "file")
 
 
 def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path) -> None:
@@ -379,6 +382,15 @@ def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path
     with pytest.raises(InputError, match="limit_val_batches"):
         run.train(None, {"trainer.limit_val_batches": "0"}, out=finished, resume=True)
     assert (finished / "recipe.yaml").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    recipe = (out / "recipe.yaml").read_text()
+    (out / "recipe.yaml").write_text(recipe.replace("hidden: 4\n", "hidden: 5\n"))
+    with pytest.raises(InputError, match=r"(?s)last\.ckpt: was not kept by a run of this recipe: .*size mismatch"):
+        run.train(None, {"trainer.max_epochs": "3"}, out=out, resume=True)
 
 
 def test_a_damaged_checkpoint_is_not_resumed(finished: Path, tmp_path: Path) -> None:

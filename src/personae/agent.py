@@ -1,7 +1,7 @@
 """The agent: a model that answers as the right person."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -47,14 +47,8 @@ class Agent:
         said so far in turn, the partner's utterance last. For the first `explain` candidates, `fact` is the persona
         line that weighed most: the one without which the score falls most. InputError where there is no candidate.
         """
-        for name, texts in (
-            ("candidates", candidates),
-            ("persona", persona),
-            ("context", context),
-            ("partner", partner),
-        ):
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"{name}: a list of texts is wanted")
+        candidates, persona = _texts("candidates", candidates), _texts("persona", persona)
+        context, partner = _texts("context", context), _texts("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
         limits = getattr(self.task.model, "limits", None)
@@ -102,6 +96,14 @@ class Agent:
             return list(scores)
         shares: list[float] = torch.tensor(scores).log_softmax(0).tolist()
         return shares
+
+
+def _texts(name: str, texts: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(texts, Iterable) and not isinstance(texts, str):
+        listed = tuple(texts)
+        if all(isinstance(text, str) for text in listed):
+            return listed
+    raise InputError(f"{name}: a list of texts is wanted")
 
 
 def _example(

@@ -4,6 +4,7 @@ Parameters that may be given by position are positional arguments, keyword-only 
 imported before a command runs, so that help is quick.
 """
 
+import io
 import os
 import signal
 import sys
@@ -261,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if mine:
             signal.signal(signal.SIGINT, interrupt)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding cannot hold is written as an escape
         known, changes = options.split(given)
         chosen = options.parser(COMMANDS, ABOUT).parse_args(known)
         command: Any = COMMANDS

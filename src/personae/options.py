@@ -8,10 +8,12 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from personae import __version__
+from personae.types import InputError
 
 
 def split(given: list[str]) -> tuple[list[str], dict[str, str]]:
-    """For `fit`, options that are the recipe's and not its own, by name; for others none."""
+    """For `fit`, options that are the recipe's and not its own, by name; for others none. InputError where one of them
+    has no value."""
     if given[:1] != ["fit"]:
         return given, {}
     own = {"--config", "--out", "--resume", "--help", "-h"}
@@ -24,7 +26,10 @@ def split(given: list[str]) -> tuple[list[str], dict[str, str]]:
             if not equals and name in ("--config", "--out"):
                 known += [value for value in [next(rest, None)] if value is not None]
         elif name.startswith("--"):
-            changes[name[2:]] = value if equals else next(rest, "null")
+            value = value if equals else next(rest, "")
+            if not value or value.startswith("--"):
+                raise InputError(f"{name}: give it a value")
+            changes[name[2:]] = value
         else:
             known.append(argument)
     return known, changes

@@ -96,6 +96,8 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
 def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
     """Compares two results on the same examples, see `metrics.compare.compare`. InputError where the candidates were
     not the same."""
+    if seed < 0:
+        raise InputError(f"seed: {seed} is not at least 0")
     (about_a, rows_a), (about_b, rows_b) = read(run_a), read(run_b)
     draws = [about["data"]["candidates"] for about in (about_a, about_b)]
     if draws[0] != draws[1]:

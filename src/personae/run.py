@@ -47,7 +47,8 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     if resume and not kept.exists():
         raise InputError(f"{out}: there is no run to resume; leave --resume out")
     if not resume and out.exists() and (not out.is_dir() or any(file != kept for file in out.iterdir())):
-        raise InputError(f"{out}: is not an empty folder; resume its run with --resume, or name another")
+        resumed = "resume its run with --resume, or " if kept.exists() else ""
+        raise InputError(f"{out}: is not an empty folder; {resumed}name another")
     source = str(kept) if recipe is None and resume else recipe
     if source is None:
         raise InputError("--config: name a recipe, a file or a shipped one (`personae models` lists them)")
@@ -58,6 +59,8 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
         for key in vars(before):
             if key != "trainer" and settings[key] != before[key]:
                 raise InputError(f"--resume: {key} is not what it was in {kept}; only the trainer may change")
+    if settings.seed is None or settings.save_every is None:
+        raise InputError("seed, save_every: a number is wanted, not null")
     if not 0 <= settings.seed < 1 << 32:
         raise InputError(f"seed: {settings.seed} is not between 0 and {(1 << 32) - 1}")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -128,7 +131,7 @@ def fit(
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not reported:
-        raise InputError("corpus.valid: holds no reply to a turn before it, so there is nothing to report on")
+        raise InputError("corpus.valid: holds no reply of speaker 1 to a turn before it: there is nothing to report on")
     if not resume:
         task.prepare(dialogues)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
@@ -141,7 +144,12 @@ def fit(
     trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
     with _interruptible(keeper), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
-        trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
+        try:
+            trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise InputError(f"{keeper.last}: was not kept by a run of this recipe: {error}") from None
     if not trainer.is_global_zero:
         raise SystemExit(0)  # one process is enough for what is left
     if not keeper.best.exists():
@@ -233,6 +241,8 @@ def evaluate(
     """
     if out is not None and (out / "recipe.yaml").exists():
         raise InputError(f"--out {out}: is a run folder, whose own results would be lost; name another")
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
     path = f"{data}:{split}" if split and data.endswith(".json") else data
     inside = locate(path)[1]
     if split and inside and split != inside:
@@ -244,7 +254,7 @@ def evaluate(
         raise InputError(f"{data}: {error}") from None
     cases = examples(dialogues)
     if not cases:
-        raise InputError(f"{data}: holds no reply to a turn before it, so there is nothing to measure")
+        raise InputError(f"{data}: holds no reply of speaker 1 to a turn before it: there is nothing to measure")
     task = load(model)
     if persona is not None:
         aim(task, persona)
@@ -261,7 +271,7 @@ def _offered(corpus: Corpus, split: str, *, sides: Sides) -> tuple[list[Dialogue
     try:
         return offered(dialogues, sides=sides)
     except InputError as error:
-        raise InputError(f"corpus, {split}: {error}") from None
+        raise InputError(f"corpus, {split}: {error}, or give candidates in the file") from None
 
 
 def _init(task: Task, folder: str) -> None:

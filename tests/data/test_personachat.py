@@ -42,8 +42,8 @@ def test_silence_is_no_turn(tmp_path: Path) -> None:
 def test_the_split_must_be_named_where_there_are_several(tmp_path: Path) -> None:
     path = written(tmp_path, {"train": [GOOD, GOOD], "valid": [GOOD]})
     assert [d.id for d in personachat.read_json(path, "train")] == ["pc-train-1", "pc-train-2"]
-    for split in (None, "test"):
-        with pytest.raises(InputError, match=r"which split\? write .*pc\.json:train or .*pc\.json:valid"):
+    for split, what in ((None, r"which split\?"), ("test", "there is no split 'test':")):
+        with pytest.raises(InputError, match=rf"{what} write .*pc\.json:train or .*pc\.json:valid"):
             personachat.read_json(path, split)
 
 

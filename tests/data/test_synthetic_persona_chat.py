@@ -47,6 +47,7 @@ def test_json_lines(tmp_path: Path) -> None:
     [
         ("a.csv", "user 1 personas,user 2 personas\na,b\n", r"a\.csv:1: there is no column 'best generated"),
         ("a.csv", CSV + "a,b\n", r"a\.csv:9: 2 fields where 3 are due"),
+        ("a.csv", CSV + '"a\nb",b\n', r"a\.csv:9: 2 fields where 3 are due"),
         ("a.csv", CSV + '"a', r"a\.csv:9: not CSV"),
         ("a.jsonl", '{"user1_personas": [], "utterances": []}\n', r"a\.jsonl:1: fields user1_personas"),
         (

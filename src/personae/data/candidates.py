@@ -90,7 +90,7 @@ def _drawn(
         if len(replies) - len(barred) < n - 1:
             raise InputError(
                 f"{example.id}: {n} candidates cannot be drawn: other dialogues have only "
-                f"{len(replies) - len(barred)} other replies: ask for fewer candidates or give more dialogues"
+                f"{len(replies) - len(barred)} other replies: give more dialogues or ask for fewer candidates"
             )
         # As many as are barred are drawn on top, so that n - 1 are left whichever are struck out.
         sample = rng.sample(replies, min(len(replies), n - 1 + len(barred)))

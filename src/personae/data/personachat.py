@@ -14,8 +14,9 @@ from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
 def splits(path: Path) -> dict[str, list[Any]]:
     """The splits of a JSON file by name, still as JSON. InputError where the file has another form."""
+    text = lines.text(path)
     try:
-        record = json.loads(lines.text(path))
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}): copy it again; one dialogue a line is called .jsonl") from error
     if not isinstance(record, dict) or not record or not all(isinstance(part, list) for part in record.values()):
@@ -30,7 +31,8 @@ def read_json(path: Path, split: str | None = None) -> list[Dialogue]:
     if split is None and len(parts) == 1:
         split = next(iter(parts))
     if split is None or split not in parts:
-        raise InputError(f"{path}: which split? write {' or '.join(f'{path}:{name}' for name in parts)}")
+        missing = "which split?" if split is None else f"there is no split {split!r}:"
+        raise InputError(f"{path}: {missing} write {' or '.join(f'{path}:{name}' for name in parts)}")
     return list(_dialogues(parts[split], path, split))
 
 

@@ -51,12 +51,12 @@ def _csv(path: Path) -> Iterator[Dialogue]:
         missing = [column for column in COLUMNS if column not in header]
         if missing:
             raise InputError(f"{path}:1: there is no column {missing[0]!r}: give Synthetic-Persona-Chat's own CSV")
+        start = table.line_num + 1
         for number, row in enumerate(table, start=1):
             if len(row) != len(header):
-                raise InputError(
-                    f"{path}:{table.line_num}: {len(row)} fields where {len(header)} are due: mend the row"
-                )
+                raise InputError(f"{path}:{start}: {len(row)} fields where {len(header)} are due: mend the row")
             one, two, conversation = (row[header.index(column)] for column in COLUMNS)
+            start = table.line_num + 1
             yield _dialogue(f"{path.stem}-{number}", [one.split("\n"), two.split("\n")], list(_said(conversation)))
     except csv.Error as error:
         raise InputError(f"{path}:{table.line_num}: not CSV ({error}): copy the file again") from error

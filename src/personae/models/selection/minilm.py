@@ -81,11 +81,13 @@ class MiniLM(nn.Module):
         most = max(len(candidates) for _, _, candidates in batch.cases)
         scores = torch.full((len(batch.cases), most), -torch.inf)
         for row, (last, facts, candidates) in enumerate(batch.cases):
-            replies = torch.stack([self._vectors[text] for text in candidates])
-            scores[row, : len(candidates)] = replies @ self._vectors[last] if last else 0.0
+            places = {text: place for place, text in enumerate(dict.fromkeys(candidates))}  # so that equal texts tie
+            replies = torch.stack([self._vectors[text] for text in places])
+            similarity = replies @ self._vectors[last] if last else replies.new_zeros(len(replies))
             if facts:
                 lines = torch.stack([self._vectors[text] for text in facts])
-                scores[row, : len(candidates)] += (replies @ lines.T).amax(1)
+                similarity += (replies @ lines.T).amax(1)
+            scores[row, : len(candidates)] = similarity[[places[text] for text in candidates]]
         return scores
 
     def _encode(self, texts: Iterable[str]) -> None:
