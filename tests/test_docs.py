@@ -114,7 +114,7 @@ def test_links_resolve() -> None:
 
 def test_python_compiles() -> None:
     found = blocks("python")
-    assert len(found) == 7
+    assert len(found) == 8
     for page, text in found:
         compile(text, page, "exec")
 
