@@ -331,6 +331,8 @@ def _interruptible(keeper: checkpoint.Keeper) -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+        if keeper.interrupted:  # with nothing left to train
+            raise KeyboardInterrupt
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     finally:
