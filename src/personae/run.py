@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from personae.data.read import locate, read
 from personae.published import lookup
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
-from personae.types import Corpus, Dialogue, InputError, Paper, Whose
+from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose
 
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -124,10 +124,9 @@ def fit(
     task.seed = seed
     keeper = checkpoint.Keeper(out, every=save_every)
     dialogues = list(corpus.split("train"))
-    dev = examples(_offered(corpus, "dev", sides="both")[0], sides="both")
+    dev, _ = _cases(list(corpus.split("dev")), "corpus.dev", sides="both")
     replies = examples(dialogues, sides="both")
-    valid, drawn = _offered(corpus, "valid", sides="second")
-    reported = examples(valid)
+    reported, drawn = _cases(list(corpus.split("valid")), "corpus.valid")
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not reported:
@@ -247,12 +246,7 @@ def evaluate(
     inside = locate(path)[1]
     if split and inside and split != inside:
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
-    dialogues = read(path)
-    try:
-        dialogues, drawn = offered(dialogues, n=candidates, seed=seed)
-    except InputError as error:  # about a dialogue, whose file is known here
-        raise InputError(f"{data}: {error}") from None
-    cases = examples(dialogues)
+    cases, drawn = _cases(read(path), data, n=candidates, seed=seed)
     if not cases:
         raise InputError(f"{data}: holds no reply of speaker 1 to a turn before it: there is nothing to measure")
     task = load(model)
@@ -265,13 +259,15 @@ def evaluate(
     return results.report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
 
 
-def _offered(corpus: Corpus, split: str, *, sides: Sides) -> tuple[list[Dialogue], Draw]:
-    """The split's dialogues with candidates. InputError names the split."""
-    dialogues = list(corpus.split(split))
+def _cases(
+    dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
+) -> tuple[list[Example], Draw]:
+    """The examples of dialogues that came from `where`, which an InputError names, with candidates; and their draw."""
     try:
-        return offered(dialogues, sides=sides)
+        with_candidates, drawn = offered(dialogues, n=n, seed=seed, sides=sides)
     except InputError as error:
-        raise InputError(f"corpus, {split}: {error}, or give candidates in the file") from None
+        raise InputError(f"{where}: {error}") from None
+    return examples(with_candidates, sides=sides), drawn
 
 
 def _init(task: Task, folder: str) -> None:

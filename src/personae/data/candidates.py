@@ -90,7 +90,8 @@ def _drawn(
         if len(replies) - len(barred) < n - 1:
             raise InputError(
                 f"{example.id}: {n} candidates cannot be drawn: other dialogues have only "
-                f"{len(replies) - len(barred)} other replies: give more dialogues or ask for fewer candidates"
+                f"{len(replies) - len(barred)} other replies: give more dialogues, ask for fewer candidates, or give "
+                "them in the file"
             )
         # As many as are barred are drawn on top, so that n - 1 are left whichever are struck out.
         sample = rng.sample(replies, min(len(replies), n - 1 + len(barred)))

@@ -68,9 +68,9 @@ def verify(path: str | Path) -> dict[str, Any]:
     place = find(path)
     if not place.is_dir():
         found = _verified(place)
-        for source in sources():
-            if "file" in found and found["file"]["corpus"] == source.name:
-                found["corpus"] = {key: value for key, value in asdict(source).items() if key != "files"}
+        if "file" in found:
+            source = next(source for source in sources() if source.name == found["file"]["corpus"])
+            found["corpus"] = {key: value for key, value in asdict(source).items() if key != "files"}
         return found
     checked = [_verified(file) for file in sorted(place.rglob("*")) if file.is_file()]
     return {"path": str(place), "files": [check for check in checked if check["status"] != "unknown"]}

@@ -133,7 +133,7 @@ def _name(value: object) -> str:
 def _not_json(path: Path, line: str, error: Exception) -> str:
     """Say that the line is no JSON, and that the file is cut off where this is its unfinished last line."""
     if isinstance(error, json.JSONDecodeError):
-        if not path.read_bytes().endswith(b"\n") and lines.text(path).endswith(line):
+        if not lines.ended(path) and lines.text(path).endswith(line):
             return "the last line breaks off: the file is cut short, copy it again"
         return f"not JSON (column {error.colno}: {error.msg}): write one JSON object a line"
     return "not JSON: write one JSON object a line, without numbers or nesting beyond measure"

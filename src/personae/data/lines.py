@@ -34,6 +34,13 @@ def numbered(path: Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
+def ended(path: Path) -> bool:
+    """Whether the last line of a file, which is not empty, ends with a line feed."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
 def save(lines: Iterable[str], path: str | Path) -> None:
     """Write `lines`, each with a line feed; the file is complete or untouched."""
     with whole(Path(path)) as file:

@@ -24,7 +24,7 @@ _ABOUT = re.compile(r"((?:your|partner's) persona ?:\s?)(.*)", re.IGNORECASE | r
 def read(path: Path) -> list[Dialogue]:
     """Every dialogue of the file; ids are the file's name and a number from 1. InputError names file and line."""
     blocks = list(_blocks(path))
-    if not lines.text(path).endswith("\n"):
+    if not lines.ended(path):
         raise InputError(
             f"{path}:{blocks[-1][-1][0]}: the file ends amid a line: copy it again, or end that line if it is whole"
         )

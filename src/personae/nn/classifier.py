@@ -1,8 +1,6 @@
 """From what a selector knows of context, persona and reply to one number: what stands behind equation 17 of "Partner
 Matters!" (Gu et al., SIGIR 2021)."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,8 +19,8 @@ class Classifier(nn.Module):
             nn.init.xavier_uniform_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, parts: Sequence[Tensor], there: Tensor) -> Tensor:
+    def forward(self, parts: list[Tensor], there: Tensor) -> Tensor:
         """Logits (B, N) of the `parts` (B, N, ...), whose last dimensions add up to `width`; -inf where a candidate is
         not `there` (B, N)."""
-        logits: Tensor = self.output(self.dropout(F.relu(self.hidden(torch.cat(list(parts), 2))))).squeeze(2)
+        logits: Tensor = self.output(self.dropout(F.relu(self.hidden(torch.cat(parts, 2))))).squeeze(2)
         return logits.masked_fill(~there, -torch.inf)

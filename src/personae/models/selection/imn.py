@@ -96,12 +96,11 @@ class IMN(nn.Module):
         gates = self.sentence.project(self.words(sentences))[sentences.words]  # (T, 8H)
         packed = self.dropout(self.sentence(gates, packing))  # equations 1-3
         vectors = self.dropout(pool(packed, packing))  # (S, 4H), equations 4-6
-        encoded = vectors[batch.candidates.clamp(min=0)]  # (B, N, 4H)
+        encoded, lines = vectors[batch.candidates.clamp(min=0)], vectors[batch.persona.clamp(min=0)]  # (B, N or P, 4H)
 
         def classified(classifier: Classifier, context: Tensor, response: Tensor) -> Tensor:
             parts = [context, response]
             if self.fusion is not None:
-                lines = vectors[batch.persona.clamp(min=0)]  # (B, P, 4H)
                 parts.insert(1, self.fusion(lines, batch.persona >= 0, context, encoded))
             return classifier(parts, batch.candidates >= 0)
 
