@@ -222,7 +222,9 @@ def measure(
     """The result that `--json` prints. InputError where the dialogues have too few examples."""
     torch.manual_seed(seed)
     vectors = Words(dropout=0)
-    vectors.set_extra_state({"vocabulary": Vocabulary.of([words(text) for text in texts(dialogues)]).words[2:]})
+    vectors.set_extra_state(
+        {"vocabulary": Vocabulary.of([words(text) for text in texts(dialogues)]).words[2:], "unseen": []}
+    )
     vectors.table.normal_()  # what they say does not matter to the speed
     model = IMN(words=vectors, fusion=fusion, hidden=hidden, dropout=0)
     found = examples(offered(dialogues)[0])

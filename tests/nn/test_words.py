@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,6 +119,35 @@ def test_a_file_that_knows_no_word_of_the_corpus_gives_zeros(tmp_path: Path) -> 
     (tmp_path / "vectors.txt").write_text("unheard 1 2\n")
     words = made(glove=str(tmp_path / "vectors.txt"), glove_size=2)
     assert words.table.eq(0).all()
+
+
+def test_words_that_training_did_not_use_have_their_glove_vector(tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_text("cat 3 0\ncello 0 1\ndog 0 3\nviola 5 5\n")
+    words = made(glove=str(tmp_path / "vectors.txt"), glove_size=2, task=8, unseen=3)
+    cat, cello, viola = vectors(words, ["cat cello viola"])
+    scale = 0.5 / math.sqrt(18 / 4)  # of cat and dog, which were used
+    torch.testing.assert_close(cat[:2], torch.tensor([3 * scale, 0]))
+    torch.testing.assert_close(cello[:2], torch.tensor([0, scale]), atol=1e-3, rtol=0)
+    assert cello[2:10].eq(0).all()  # word2vec does not know it
+    assert viola[:10].eq(0).all()  # not one of the first three
+    fresh = Words(glove_size=2, task=8, filters=4).eval()
+    fresh.load_state_dict(words.state_dict())
+    assert torch.equal(vectors(fresh, ["cat cello viola"]), vectors(words, ["cat cello viola"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unseen": -1}, r"words\.unseen: -1 is not at least 0"),
+        ({"filters": 0}, r"words\.filters: 0 is not at least 1"),
+        ({"windows": [0]}, r"words\.windows: \[0\] must be"),
+        ({"windows": [3, 19]}, r"words\.windows: \[3, 19\] must be"),
+        ({"windows": []}, r"words\.windows: \[\] must be"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Words(**arguments)
 
 
 def test_rare_words_are_unknown() -> None:

@@ -145,7 +145,7 @@ def test_a_recipe_with_a_mistake_is_refused(edit: str, message: str, tmp_path: P
         ),
         (
             {"task.model.words.longest": "2"},
-            r"words\.windows: \[3, 4, 5\] must be some, none longer than words\.longest",
+            r"words\.windows: \[3, 4, 5\] must be some, from 1 to words\.longest",
         ),
         ({"task.modle.hidden": "8"}, "'modle.hidden' is not accepted"),
         ({"task.model.hidden.size": "8"}, "--task.model.hidden.size: leads through 32, which has no parts"),

@@ -117,7 +117,8 @@ def _word2vec(sentences: Sequence[list[str]], width: int, seed: int) -> tuple[di
 class Words(nn.Module):
     """Word vectors: GloVe of `glove_size` dimensions (a file, or None for the package's 50; 0 for no GloVe) beside
     word2vec of `task` dimensions beside `filters` character features for each of `windows`. Zeros stand for a word that
-    a table does not know. The characters are bytes, so that any script can be spelt."""
+    a table does not know. Of GloVe's first `unseen` words, which are its most frequent, those that training did not use
+    are known, too. The characters are bytes, so that any script can be spelt."""
 
     def __init__(
         self,
@@ -125,6 +126,7 @@ class Words(nn.Module):
         glove: str | None = None,
         glove_size: int = 50,
         task: int = 100,
+        unseen: int = 100_000,
         characters: int = 16,
         filters: int = 50,
         windows: Sequence[int] = (3, 4, 5),
@@ -134,12 +136,20 @@ class Words(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("characters", characters), ("filters", filters), ("min_count", min_count)):
-            if value < 1:
-                raise InputError(f"words.{name}: {value} is not at least 1")
-        if not windows or max(windows) > longest:
-            raise InputError(f"words.windows: {list(windows)} must be some, none longer than words.longest ({longest})")
+        for name, value, least in (
+            ("glove_size", glove_size, 0),
+            ("task", task, 0),
+            ("unseen", unseen, 0),
+            ("characters", characters, 1),
+            ("filters", filters, 1),
+            ("min_count", min_count, 1),
+        ):
+            if value < least:
+                raise InputError(f"words.{name}: {value} is not at least {least}")
+        if not windows or min(windows) < 1 or max(windows) > longest:
+            raise InputError(f"words.windows: {list(windows)} must be some, from 1 to words.longest ({longest}) each")
         self.glove, self.task, self.longest, self.min_count, self.seed = glove, task, longest, min_count, seed
+        self.unseen = unseen
         self.dropout = nn.Dropout(dropout)
         self.vocabulary = Vocabulary()
         self.spelling = nn.Embedding(257, characters, padding_idx=0)
@@ -148,14 +158,16 @@ class Words(nn.Module):
         self.width = glove_size + task + filters * len(windows)
         self.register_buffer("table", torch.zeros(2, glove_size + task))
         self.table: Tensor
+        self.register_buffer("rest", torch.zeros(0, glove_size, dtype=torch.half))
+        self.rest: Tensor  # GloVe's words that training did not use
         self._cache: dict[str, list[str]] = {}
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary and the task's word vectors from training texts. InputError where GloVe is missing or
         of another size."""
         sentences = [words(text) for text in texts]
-        self._allocate(Vocabulary.of(sentences, min_count=self.min_count))
-        tables = []
+        vocabulary = Vocabulary.of(sentences, min_count=self.min_count)
+        tables, unseen = [], []
         if self.glove_size:
             rows, vectors = read_vectors(self.glove)
             if vectors.shape[1] != self.glove_size:
@@ -164,28 +176,35 @@ class Words(nn.Module):
                     "set words.glove_size to that"
                 )
             tables.append((0, rows, vectors))
+            unseen = [word for word, row in rows.items() if row < self.unseen and word not in vocabulary]
         if self.task:
             tables.append((self.glove_size, *_word2vec(sentences, self.task, self.seed)))
+        self._allocate(vocabulary.words[2:], unseen)
         for left, rows, vectors in tables:
-            mine = [number for number, word in enumerate(self.vocabulary.words) if word in rows]
+            mine = [number for number, word in enumerate(vocabulary.words) if word in rows]
             if not mine:
                 continue
-            chosen = np.array(vectors[[rows[self.vocabulary.words[number]] for number in mine]], np.float32)
-            chosen *= 0.5 / max(float(np.sqrt((chosen**2).mean())), 1e-6)  # the tables come in different scales
-            self.table[mine, left : left + vectors.shape[1]] = torch.from_numpy(chosen)
+            chosen = np.array(vectors[[rows[vocabulary.words[number]] for number in mine]], np.float32)
+            scale = 0.5 / max(float(np.sqrt((chosen**2).mean())), 1e-6)  # the tables come in different scales
+            self.table[mine, left : left + vectors.shape[1]] = torch.from_numpy(chosen * scale)
+            if left == 0 and unseen:
+                self.rest[:] = torch.from_numpy(vectors[[rows[word] for word in unseen]] * scale)
 
-    def _allocate(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-        self.table = self.table.new_zeros(len(vocabulary), self.table.shape[1])
+    def _allocate(self, used: Sequence[str], unseen: Sequence[str]) -> None:
+        """Tables of zeros for the words `used` in training and for those of GloVe that were not."""
+        self.vocabulary = Vocabulary([*used, *unseen])
+        self.table = self.table.new_zeros(2 + len(used), self.table.shape[1])
+        self.rest = self.rest.new_zeros(len(unseen), self.glove_size)
 
     def get_extra_state(self) -> dict[str, list[str]]:
-        """The vocabulary, saved as JSON beside the weights."""
-        return {"vocabulary": self.vocabulary.words[2:]}
+        """The words of the tables, saved as JSON beside the weights."""
+        known = self.vocabulary.words
+        return {"vocabulary": known[2 : len(self.table)], "unseen": known[len(self.table) :]}
 
     def set_extra_state(self, state: dict[str, list[str]]) -> None:
         """Restores what `get_extra_state` gave."""
-        if state["vocabulary"] != self.vocabulary.words[2:]:
-            self._allocate(Vocabulary(state["vocabulary"]))
+        if state != self.get_extra_state():
+            self._allocate(state["vocabulary"], state["unseen"])
 
     def split(self, text: str) -> list[str]:
         """The words of a text; one unknown word where there is none."""
@@ -225,7 +244,10 @@ class Words(nn.Module):
         """The vectors of the distinct words: (W, width)."""
         spelt = self.spelling(sentences.characters).transpose(1, 2)  # (W, characters, longest)
         ends = (sentences.characters > 0).sum(1)
-        features = [self.table[sentences.numbers]]
+        rest = sentences.numbers - len(self.table)
+        known = self.table[sentences.numbers.where(rest < 0, 1)]
+        known[rest >= 0, : self.glove_size] = self.rest[rest[rest >= 0]].to(known.dtype)
+        features = [known]
         for convolution in self.convolutions:
             assert isinstance(convolution, nn.Conv1d)
             window = convolution.kernel_size[0]
