@@ -78,7 +78,11 @@ def test_anything_that_is_text_survives(tmp_path: Path) -> None:
         (changed(turns=[{"speaker": 1, "text": "a", "candidates": "a"}]), "field turns[0].candidates: is a text"),
         (
             changed(turns=[{"speaker": 1, "text": "a", "candidates": ["b", "c"]}]),
-            "own.jsonl:2: field turns[0].candidates: the true reply is not among them",
+            "own.jsonl:2: field turns[0].candidates: the reply is not among its candidates",
+        ),
+        (
+            changed(turns=[{"speaker": 1, "text": "a", "candidates": ["a"]}]),
+            "own.jsonl:2: field turns[0].candidates: a single candidate is no choice",
         ),
     ],
 )

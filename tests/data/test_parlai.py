@@ -3,13 +3,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from personae.data import parlai
 from personae.data.candidates import draw
 from personae.data.sources import sources
-from personae.types import WHOSE, Dialogue, InputError, Turn, Whose
+from personae.types import Dialogue, InputError, Turn, Whose
 
 BOTH = """\
 1 your persona: i like cats .
@@ -71,7 +72,7 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     assert parlai.read(written(tmp_path, "\ufeff" + BOTH.replace("\n", "\r\n"))) == parlai.read(written(tmp_path, BOTH))
 
 
-@pytest.mark.parametrize("persona", WHOSE)
+@pytest.mark.parametrize("persona", get_args(Whose))
 def test_what_is_written_is_read_back(tmp_path: Path, persona: Whose) -> None:
     dialogues = parlai.read(written(tmp_path, BOTH))
     parlai.write(dialogues, tmp_path / "sample.txt", persona=persona, candidates=False)
@@ -88,11 +89,15 @@ def test_what_is_written_is_read_back(tmp_path: Path, persona: Whose) -> None:
     ("text", "message"),
     [
         ("1 hi\tyes\t\tno|maybe\n", r"sample\.txt:1: the reply is not among its candidates"),
+        ("1 hi\tyes\t\tyes\n", r"sample\.txt:1: a single candidate is no choice"),
+        ("1" * 5000 + " hi\tyes\n", r"sample\.txt:1: number 1{20} where 1 is due"),
         ("1 hi\tyes\n3 and ?\tno\n", r"sample\.txt:2: number 3 where 2 is due"),
         ("2 hi\tyes\n", r"sample\.txt:1: number 2 where 1 is due"),
         ("hi\tyes\n", r"sample\.txt:1: a line begins with its number"),
         ("1\n", r"sample\.txt:1: a line begins with its number"),
         ("1 hi\t\t\tno|yes\n", r"sample\.txt:1: there is no reply after the tab"),
+        ("1  \tyes\n", r"sample\.txt:1: 'heard<tab>reply"),
+        ("1 hi\t\\n\n", r"sample\.txt:1: there is no reply after the tab"),
         ("1 hi\ta\tb\tc\td\n", r"sample\.txt:1: 'heard<tab>reply"),
         ("1 hi\t \t\tno|yes\n", r"sample\.txt:1: there is no reply after the tab"),
         ("1 hi\tyes\t\tno||yes\n", r"sample\.txt:1: a candidate is empty"),
@@ -134,7 +139,7 @@ def test_drawn_candidates_are_written_and_read_back(tmp_path: Path, make: Callab
 
 
 @pytest.mark.parametrize("revised", [False, True])
-@pytest.mark.parametrize("persona", WHOSE)
+@pytest.mark.parametrize("persona", get_args(Whose))
 @pytest.mark.parametrize("candidates", [False, True])
 def test_every_official_mode_follows_from_both(
     corpora: Path, tmp_path: Path, persona: Whose, revised: bool, candidates: bool

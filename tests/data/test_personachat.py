@@ -55,6 +55,10 @@ def test_the_split_must_be_named_where_there_are_several(tmp_path: Path) -> None
         ({"valid": [{"utterances": []}]}, "pc.json: valid[0]: personality and utterances"),
         ({"valid": ["x"]}, "pc.json: valid[0]: personality and utterances"),
         ({"valid": [entry()]}, "pc.json: valid[0]: field utterances: there are none"),
+        ({"valid": [GOOD | {"personality": ["a", " "]}]}, "valid[0]: field personality[1]: is empty"),
+        ({"valid": [entry(([""], ["no", "a"]))]}, "valid[0]: field utterances[0].history[0]: is empty"),
+        ({"valid": [entry((["hi"], ["", "a"]))]}, "valid[0]: field utterances[0].candidates[0]: is empty"),
+        ({"valid": [entry((["hi"], ["a"]))]}, "valid[0]: field utterances[0].candidates: a single candidate is"),
         ({"valid": [entry((["hi"], []))]}, "valid[0].utterances[0]: history and last candidate"),
         ({"valid": [entry((["hi", "oh"], ["no", "a"]))]}, "valid[0].utterances[0]: history and last candidate"),
         (

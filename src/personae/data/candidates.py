@@ -64,6 +64,16 @@ def offered(
     return drawn, fingerprint(examples(drawn, sides=sides), n=n, seed=seed)
 
 
+def choice(candidates: tuple[str, ...], reply: str, where: str) -> tuple[str, ...]:
+    """The candidates that a file gives for a reply: none, or at least two, the reply among them. InputError, which
+    begins with `where`, on any others."""
+    if len(candidates) == 1:
+        raise InputError(f"{where}: a single candidate is no choice: give two or more, or none")
+    if candidates and reply not in candidates:
+        raise InputError(f"{where}: the reply is not among its candidates: add it")
+    return candidates
+
+
 def fingerprint(examples: Iterable[Example], *, n: int | None = None, seed: int = 0) -> Draw:
     """The draw that `examples` hold: "official", or with `n`, "own20" for 20 drawn ones ("own20-seed3" with seed 3)."""
     digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from personae.data import lines
+from personae.data.candidates import choice
 from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any])
@@ -46,13 +47,8 @@ def parse(record: object, *, where: str, name: str) -> Dialogue:
     """The dialogue of one JSON object; `where` begins every message of an InputError, `name` is the id without one."""
     fields = _of(record, dict, where, "dialogue")
     identifier = _text(fields["id"], where, "id") if "id" in fields else name
-    facts = [
-        tuple(
-            _text(line, where, f"personas[{k}][{i}]")
-            for i, line in enumerate(_of(persona, list, where, f"personas[{k}]"))
-        )
-        for k, persona in enumerate(_two(fields.get("personas"), where, "personas"))
-    ]
+    personas = _two(fields.get("personas"), where, "personas")
+    facts = [texts(persona, where, f"personas[{k}]") for k, persona in enumerate(personas)]
     names = [f"{identifier}/0", f"{identifier}/1"]
     if "speakers" in fields:
         names = [_text(n, where, f"speakers[{k}]") for k, n in enumerate(_two(fields["speakers"], where, "speakers"))]
@@ -64,6 +60,11 @@ def parse(record: object, *, where: str, name: str) -> Dialogue:
         (Speaker(names[0], Persona(facts[0])), Speaker(names[1], Persona(facts[1]))),
         tuple(_turn(turn, where, f"turns[{i}]") for i, turn in enumerate(turns)),
     )
+
+
+def texts(value: object, where: str, field: str) -> tuple[str, ...]:
+    """The texts of a JSON list, none of them empty."""
+    return tuple(_text(text, where, f"{field}[{i}]") for i, text in enumerate(_of(value, list, where, field)))
 
 
 def record(dialogue: Dialogue) -> dict[str, Any]:
@@ -92,12 +93,9 @@ def _turn(turn: object, where: str, field: str) -> Turn:
     if type(speaker) is not int or speaker not in (0, 1):
         raise InputError(f"{where}: field {field}.speaker: 0 or 1 is wanted, not {json.dumps(speaker)}")
     text = _text(fields.get("text"), where, f"{field}.text")
-    offered = fields.get("candidates")
-    replies = [] if offered is None else _of(offered, list, where, f"{field}.candidates")
-    candidates = tuple(_text(reply, where, f"{field}.candidates[{i}]") for i, reply in enumerate(replies))
-    if candidates and text not in candidates:
-        raise InputError(f"{where}: field {field}.candidates: the true reply is not among them: add {field}.text")
-    return Turn(speaker, text, candidates)
+    offered, place = fields.get("candidates"), f"{field}.candidates"
+    candidates = () if offered is None else texts(offered, where, place)
+    return Turn(speaker, text, choice(candidates, text, f"{where}: field {place}"))
 
 
 def _of(value: object, kind: type[_Kind], where: str, field: str) -> _Kind:

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from personae.data import lines
+from personae.data.candidates import choice
 from personae.types import Dialogue, InputError, Persona, Speaker, Turn, Whose
 
 SILENCE = "__SILENCE__"
@@ -44,12 +45,12 @@ def _blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
         number, _, rest = line.partition(" ")
         if not number.isdecimal() or not rest:
             raise InputError(f"{path}:{place}: a line begins with its number and a space: see `personae.data.parlai`")
-        if int(number) == 1 and block:
+        if number == "1" and block:
             yield block
             block = []
-        if int(number) != len(block) + 1:
+        if number != str(len(block) + 1):
             raise InputError(
-                f"{path}:{place}: number {number} where {len(block) + 1} is due: lines are missing or moved"
+                f"{path}:{place}: number {number[:20]} where {len(block) + 1} is due: lines are missing or moved"
             )
         block.append((place, rest))
     yield block
@@ -59,19 +60,19 @@ def _dialogue(rows: list[tuple[int, str]], path: Path, name: str) -> Dialogue:
     facts: tuple[list[str], list[str]] = ([], [])
     turns: list[Turn] = []
     for place, row in rows:
-        heard, *reply = row.split("\t")
+        heard, *reply = row.replace("\\n", "\n").split("\t")
         if not reply and (about := _ABOUT.match(heard)):
             prefix, fact = about.groups()
             if prefix not in (OWN, OTHER) or not fact.strip():
                 raise InputError(f"{path}:{place}: a persona line is {OWN!r} or {OTHER!r} and a text: mend the line")
-            facts[prefix == OWN].append(_unescaped(fact))
+            facts[prefix == OWN].append(fact)
         else:
-            if not heard or len(reply) > 3:
+            if not heard.strip() or len(reply) > 3:
                 raise InputError(
                     f"{path}:{place}: 'heard<tab>reply<tab>reward<tab>candidates' is wanted: mend the line"
                 )
             if heard != SILENCE:
-                turns.append(Turn(0, _unescaped(heard)))
+                turns.append(Turn(0, heard))
             if reply:
                 turns.append(_reply(reply, f"{path}:{place}"))
     if not turns:
@@ -86,9 +87,7 @@ def _reply(fields: list[str], where: str) -> Turn:
     candidates = tuple(fields[2].split("|")) if len(fields) == 3 and fields[2] else ()
     if not all(map(str.strip, candidates)):
         raise InputError(f"{where}: a candidate is empty: leave it out")
-    if candidates and fields[0] not in candidates:
-        raise InputError(f"{where}: the reply is not among its candidates: add it, parted by |")
-    return Turn(1, _unescaped(fields[0]), tuple(map(_unescaped, candidates)))
+    return Turn(1, fields[0], choice(candidates, fields[0], where))
 
 
 def _lines(dialogue: Dialogue, persona: Whose, candidates: bool) -> Iterator[str]:
@@ -126,7 +125,3 @@ def _escaped(text: str, dialogue: Dialogue) -> str:
     if "\t" in text:
         raise InputError(f"{dialogue.id}: a text holds a tab, which parts fields: replace it by a space")
     return text.replace("\n", "\\n")
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("\\n", "\n")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from personae.data import lines
+from personae.data import jsonl, lines
+from personae.data.candidates import choice
 from personae.data.parlai import SILENCE
 from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
@@ -40,8 +41,11 @@ def _dialogues(entries: list[Any], path: Path, split: str) -> Iterator[Dialogue]
     for i, entry in enumerate(entries):
         where, name = f"{path}: {split}[{i}]", f"{path.stem}-{split}-{i + 1}"
         try:
-            facts, utterances = _texts(entry["personality"]), entry["utterances"]
-            cases = [(_texts(case["history"]), _texts(case["candidates"])) for case in utterances]
+            facts = jsonl.texts(entry["personality"], where, "personality")
+            cases = [
+                tuple(jsonl.texts(case[key], where, f"utterances[{k}].{key}") for key in ("history", "candidates"))
+                for k, case in enumerate(entry["utterances"])
+            ]
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{where}: personality and utterances (history, candidates) are wanted: {error}"
@@ -50,7 +54,7 @@ def _dialogues(entries: list[Any], path: Path, split: str) -> Iterator[Dialogue]
         yield Dialogue(name, speakers, _turns(cases, where))
 
 
-def _turns(cases: list[tuple[tuple[str, ...], tuple[str, ...]]], where: str) -> tuple[Turn, ...]:
+def _turns(cases: list[tuple[tuple[str, ...], ...]], where: str) -> tuple[Turn, ...]:
     """All turns, each reply with its candidates; every history is the turns before its reply."""
     if not cases or not cases[-1][0]:
         raise InputError(f"{where}: field utterances: there are none, or the last has no history: leave the entry out")
@@ -63,15 +67,9 @@ def _turns(cases: list[tuple[tuple[str, ...], tuple[str, ...]]], where: str) -> 
                 f"{where}.utterances[{k}]: history and last candidate must be the beginning of the dialogue, "
                 "with the partner's turn before the reply: mend the entry"
             )
-        offered[place] = candidates
+        offered[place] = choice(candidates, candidates[-1], f"{where}: field utterances[{k}].candidates")
     return tuple(
         Turn(place % 2, text, offered.get(place, ()))
         for place, text in enumerate(said)
         if text.replace(" ", "") != SILENCE
     )
-
-
-def _texts(values: object) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError("a list of texts")
-    return tuple(values)
