@@ -1,10 +1,11 @@
-"""What several tests use: cases of every shape, and models built tiny."""
+"""What several tests use: the folder of corpora, cases of every shape, and models built tiny."""
 
 import os
 import random
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,13 @@ Build = Callable[..., Any]
 FullDisk = Callable[[int], AbstractContextManager[None]]
 
 _WORDS = "a cat dog bird sings and sleeps all day near the old river , i like to swim with my two small brothers !"
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    if "PERSONAE_DATA" not in os.environ:
+        pytest.skip("PERSONAE_DATA does not name a folder of corpora")
+    return Path(os.environ["PERSONAE_DATA"])
 
 
 @pytest.fixture(scope="session")

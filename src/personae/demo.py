@@ -10,7 +10,7 @@ import lightning
 from rich.console import Console
 from rich.table import Table
 
-from personae import results, run
+from personae import recipes, results, run
 from personae.agent import Agent
 from personae.data import toy
 from personae.data.candidates import examples
@@ -21,7 +21,7 @@ from personae.tasks.selection import Selection
 from personae.types import Example
 
 RECIPE = "selection/imn-toy-ra"
-"""What `training` trains."""
+"""What `training` trains, on the generated corpus."""
 
 _CONSOLE = Console(width=None if Console().is_terminal else 120)
 
@@ -58,7 +58,7 @@ def training() -> None:
     """Trains a small IMN-RA on a generated corpus in which the right reply shares meaning, not words, with persona and
     context; prints hits@1 before and after beside chance and TF-IDF."""
     _CONSOLE.rule("Training a model: the right reply shares meaning, not words, with persona and context")
-    corpus = toy.Selection()
+    corpus = toy.Selection(**recipes.read(RECIPE)["corpus"].get("init_args", {}))
     valid = examples(corpus.split("valid"))
     baseline = Selection(model=TfIdf())
     baseline.model.prepare(text for case in valid for text in case.target.candidates)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 Whose = Literal["none", "self", "partner", "both"]
 """Whose persona is used: the replier's own (self), the other speaker's (partner), both, or none."""
-
-WHOSE: tuple[Whose, ...] = get_args(Whose)
 
 
 class InputError(ValueError):

@@ -1,19 +1,10 @@
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from personae.types import Dialogue, Persona, Speaker, Turn
 
 Make = Callable[..., Dialogue]
-
-
-@pytest.fixture(scope="session")
-def corpora() -> Path:
-    if "PERSONAE_DATA" not in os.environ:
-        pytest.skip("PERSONAE_DATA does not name a folder of corpora")
-    return Path(os.environ["PERSONAE_DATA"])
 
 
 @pytest.fixture

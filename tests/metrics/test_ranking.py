@@ -5,7 +5,7 @@ import time
 import ir_measures
 import pytest
 
-from personae.metrics.ranking import candidates, hits, metrics, rank, ranks, reciprocal_rank
+from personae.metrics.ranking import candidates, hits, metrics, ranks, reciprocal_rank
 from personae.types import InputError, Row
 
 
@@ -38,7 +38,7 @@ def random_rows(number: int, counts: tuple[int, ...] = (20,), seed: int = 0, dis
     ],
 )
 def test_rank_by_hand(scores: tuple[float, ...], target: int, expected: float) -> None:
-    assert rank(row(scores, target)) == expected
+    assert ranks([row(scores, target)]).tolist() == [expected]
 
 
 def test_metrics_by_hand() -> None:
@@ -60,12 +60,13 @@ def test_the_name_says_the_number_of_candidates() -> None:
 def test_rows_of_different_lengths_rank_as_each_does_alone() -> None:
     rows = random_rows(200, counts=(1, 2, 5, 20), distinct=6)
     assert len({len(row.scores) for row in rows}) == 4
-    assert ranks(rows).tolist() == [rank(row) for row in rows]
-    for each in rows:
+    alone = [float(ranks([row])[0]) for row in rows]
+    assert ranks(rows).tolist() == alone
+    for each, rank in zip(rows, alone, strict=True):
         true = each.scores[each.target]
         best = 1 + sum(score > true for score in each.scores)
         worst = sum(score >= true for score in each.scores)
-        assert rank(each) == (best + worst) / 2
+        assert rank == (best + worst) / 2
 
 
 def test_shuffling_candidates_with_their_scores_changes_nothing() -> None:

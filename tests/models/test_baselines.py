@@ -8,6 +8,7 @@ from personae import run
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("model", "form", "persona", "hits"),
     [

@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from personae import catalogue, results, run
+from personae.data import jsonl
 from personae.data.candidates import examples
 from personae.data.toy import Selection
 from personae.nn.persona_fusion import Fusion
@@ -252,6 +253,28 @@ def test_a_model_that_needs_no_training_is_loaded_by_name(name: str, build: Buil
     loaded.model.prepare([])
     expected.prepare([])
     torch.testing.assert_close(score(loaded.model, cases), score(expected, cases))
+
+
+@pytest.mark.parametrize("name", ["imn", "hre"])
+def test_a_few_dialogues_are_learnt_by_heart(name: str, tmp_path: Path) -> None:
+    """That replies which were not trained on are found as well takes more dialogues, and minutes: the next test."""
+    path = next(model["class"] for model in catalogue.models() if model["name"] == name)
+    words = {"class_path": "personae.nn.words.Words", "init_args": {"task": 0, "filters": 8, "dropout": 0}}
+    arguments = {"hidden": 32, "features": 64, "dropout": 0, "words": words}
+    file = str(tmp_path / "toy.jsonl")
+    jsonl.write(Selection(dialogues=60).split("train"), Path(file))
+    files = {"train": [file], "dev": file, "valid": file}
+    changes = {
+        "task.model": {"class_path": path, "init_args": arguments},
+        "task.optimization": {"learning_rate": 0.004, "muon": 0.03, "cooldown": 1.0},
+        "corpus": {"class_path": "personae.data.files.Files", "init_args": files},
+        "trainer.max_epochs": 20,
+        "trainer.val_check_interval": 1.0,
+        "trainer.check_val_every_n_epoch": 20,
+    }
+    settings = {key: yaml.safe_dump(value) for key, value in changes.items()}
+    result = run.train("selection/imn-toy-ra", settings, out=tmp_path / "run")
+    assert result["metrics"]["hits@1/20"]["low"] > 0.4  # chance is 0.05
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ position and frequency all stay at chance, and persona and context are both need
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from personae.types import Dialogue, Example, InputError, Persona, Speaker, Turn
+from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
 CANDIDATES = 20
 CHANCE = 1 / CANDIDATES
@@ -168,24 +168,6 @@ class Selection:
         if name not in self._splits:
             raise InputError(f"split: the toy corpus has no {name!r}; choose one of {', '.join(self._splits)}")
         return iter(self._splits[name])
-
-
-def counterfactual(example: Example) -> Example:
-    """The same conversation and candidates under another persona: the line that was asked about tells of the next value
-    of its domain, so that another candidate is the right reply."""
-    asked = set(example.context.turns[-1].text.split())
-    domain = next(domain for domain, words in QUESTION_WORDS.items() if asked & set(words))
-    facts = example.facts("self")
-    place, old = next(
-        (i, v) for v in VALUES[domain] for i, fact in enumerate(facts) if set(fact.split()) & set(v.persona)
-    )
-    new = VALUES[domain][(VALUES[domain].index(old) + 1) % len(VALUES[domain])]
-    to_new = dict(zip(old.persona, new.persona, strict=True))
-    fact = " ".join(to_new.get(word, word) for word in facts[place].split())
-    partner, replier = example.context.speakers
-    replier = replace(replier, persona=Persona((*facts[:place], fact, *facts[place + 1 :])))
-    right = next(text for text in example.target.candidates if set(text.split()) & set(new.reply))
-    return Example(replace(example.context, speakers=(partner, replier)), replace(example.target, text=right))
 
 
 def _dialogue(name: str, rng: random.Random, seen: set[frozenset[Value]]) -> Dialogue:

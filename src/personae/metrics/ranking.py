@@ -39,11 +39,6 @@ def ranks(rows: Sequence[Row]) -> NDArray[np.float64]:
     return np.asarray(above + (level + 1) / 2)
 
 
-def rank(row: Row) -> float:
-    """The 1-based rank of the target; ties count as the mean of best and worst rank."""
-    return float(ranks([row])[0])
-
-
 def hits(k: int) -> Metric:
     """hits@k: 1 where the target's rank is at most k, else 0."""
     if k < 1:
