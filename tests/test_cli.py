@@ -98,6 +98,14 @@ def test_rank_takes_unusual_text(capsys: pytest.CaptureFixture[str], files: dict
         assert len(json.loads(capsys.readouterr().out)["results"]) == 4
 
 
+def test_rank_says_what_it_does_not_read(files: dict[str, Path]) -> None:
+    code = "import sys; from personae.cli import main; sys.exit(main(sys.argv[1:]))"
+    given = [*options(files), "--partner", str(files["persona"]), "--json"]
+    told = subprocess.run([sys.executable, "-c", code, "rank", "tfidf", *given], check=True, capture_output=True)
+    assert len(json.loads(told.stdout)["results"]) == 3
+    assert told.stderr.decode() == "this model reads no persona of the other speaker (persona: self); it is left out\n"
+
+
 def test_rank_refuses_what_it_cannot_read(capsys: pytest.CaptureFixture[str], files: dict[str, Path]) -> None:
     good = options(files)
     for blank in ("", "\n", " \n\n"):
@@ -179,6 +187,18 @@ def test_compare_is_by_example(capsys: pytest.CaptureFixture[str], trained: Path
     assert str(tmp_path) in refused(capsys, "compare", str(trained), str(tmp_path))
 
 
+def test_one_example_says_nothing_about_others(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    turns = [{"speaker": 0, "text": "hi"}, {"speaker": 1, "text": "hello", "candidates": ["hello", "no"]}]
+    file, out = tmp_path / "one.jsonl", tmp_path / "one"
+    file.write_text(json.dumps({"personas": [[], ["i am one"]], "turns": turns}) + "\n")
+    assert main(["evaluate", "tfidf", "--data", str(file), "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(out), str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["mrr/2"]["t_test"] == {"p": None}
+    assert main(["compare", str(out), str(out)]) == 0
+    assert "│           - │\n" in capsys.readouterr().out
+
+
 def test_fit_refuses_a_recipe_with_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     assert "hiden" in refused(capsys, "fit", "--config", RECIPE, "--out", out, "--task.model.hiden", "4")
@@ -242,7 +262,7 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path: Path) -> None:
     assert "--resume" in err
     assert "Traceback" not in err
     assert (out / "checkpoints" / "last.ckpt").exists()
-    assert not list(out.rglob(".*"))
+    assert not list(out.rglob("*.part"))
 
 
 @pytest.mark.parametrize("rest", [["--task.model.hidden"], ["--task.model.hidden="], ["--task.model.hidden", "--seed"]])

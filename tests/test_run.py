@@ -1,11 +1,12 @@
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from personae.data import jsonl
 from personae.data.candidates import examples
 from personae.data.toy import Selection as Toy
 from personae.tasks.base import Batch, Task
-from personae.types import InputError
+from personae.types import Dialogue, InputError, Persona
 
 RECIPE = "selection/imn-toy-ra"
 TINY = {
@@ -299,6 +300,57 @@ def test_an_interrupted_run_keeps_the_very_batch_that_it_was_at(
         assert_same_run(out, tmp_path / "whole")
 
 
+def test_an_interrupt_between_validations_by_time_keeps_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Task, batch: Batch, batch_idx: int) -> None:
+        if self.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    changes = settings(save_every="1000", trainer__val_check_interval="00:01:00:00")
+    monkeypatch.setattr(Task, "on_train_batch_start", start)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(RECIPE, changes, out=tmp_path)
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 3
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
+def test_a_precision_that_training_cannot_have_is_refused(precision: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"trainer\.precision: {precision} is none of 32-true, 16-mixed, bf16-mixed"):
+        run.train(RECIPE, settings(trainer__precision=precision), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["features", "hidden"])
+def test_a_layer_without_units_is_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"task\.model\.{key}: 0 is not at least 1"):
+        run.train(RECIPE, settings(**{f"task__model__{key}": "0"}), out=tmp_path / "run")
+
+
+def test_training_that_diverges_says_so(tmp_path: Path) -> None:
+    changes = settings(task__optimization__learning_rate=".inf", task__optimization__muon="null")
+    with pytest.raises(InputError, match="training diverged: the loss is nan at step 2; lower the rates"):
+        run.train(RECIPE, changes, out=tmp_path / "run")
+
+
+def test_a_run_goes_on_only_with_the_corpus_that_it_began_with(finished: Path, tmp_path: Path) -> None:
+    corpus = Toy(dialogues=8)
+    for split in ("train", "dev", "valid"):
+        jsonl.write(corpus.split(split), tmp_path / f"{split}.jsonl")
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    files = {"train": [str(tmp_path / "train.jsonl")], **{k: str(tmp_path / f"{k}.jsonl") for k in ("dev", "valid")}}
+    recipe["corpus"] = {"class_path": "personae.data.files.Files", "init_args": files}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    out = tmp_path / "run"
+    run.train(str(tmp_path / "mine.yaml"), {}, out=out)
+    learnt = json.loads((out / "environment.json").read_text())["corpus"]
+    assert learnt["train"] == len(examples(corpus.split("train"), sides="both"))
+    run.train(None, {"trainer.max_epochs": "3"}, out=out, resume=True)
+    jsonl.write(corpus.split("dev"), tmp_path / "train.jsonl")
+    with pytest.raises(InputError, match=r"last\.ckpt: the corpus is not what it was when this was kept"):
+        run.train(None, {"trainer.max_epochs": "4"}, out=out, resume=True)
+
+
 def test_a_sanity_check_is_no_measurement(finished: Path, tmp_path: Path) -> None:
     run.train(RECIPE, settings(trainer__num_sanity_val_steps="2"), out=tmp_path / "run")
     assert_same_run(tmp_path / "run", finished)
@@ -382,6 +434,22 @@ def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path
     with pytest.raises(InputError, match="limit_val_batches"):
         run.train(None, {"trainer.limit_val_batches": "0"}, out=finished, resume=True)
     assert (finished / "recipe.yaml").read_bytes() == before
+
+
+def test_a_refused_run_leaves_an_empty_folder_empty(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="val_check_interval"):
+        run.train(RECIPE, settings(trainer__val_check_interval="1000"), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_removes_what_was_killed_amid_a_write(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    for name in ("recipe.yaml.123.part", "checkpoints/last.ckpt.123.part"):
+        (out / name).write_text("")
+    run.train(None, {}, out=out, resume=True)
+    assert not list(out.rglob("*.part"))
+    assert_same_run(out, finished)
 
 
 def test_a_checkpoint_of_another_model_is_not_resumed(finished: Path, tmp_path: Path) -> None:
@@ -562,6 +630,46 @@ def test_a_model_made_without_persona_is_given_none(tmp_path: Path) -> None:
     assert task.model.persona == "none"
 
 
+def test_a_persona_that_the_file_lacks_is_not_measured(finished: Path, tmp_path: Path) -> None:
+    def without(place: int, dialogue: Dialogue) -> Dialogue:
+        first, second = (
+            replace(speaker, persona=Persona()) if number == place else speaker
+            for number, speaker in enumerate(dialogue.speakers)
+        )
+        return replace(dialogue, speakers=(first, second))
+
+    no_partner, no_self = tmp_path / "no_partner.jsonl", tmp_path / "no_self.jsonl"
+    for place, path in enumerate((no_partner, no_self)):
+        jsonl.write((without(place, dialogue) for dialogue in Toy(dialogues=8).split("valid")), path)
+    for model in ("tfidf", str(finished)):
+        for path, persona, read in (
+            (no_self, None, "self"),
+            (no_self, "self", "self"),
+            (no_partner, "partner", "partner"),
+        ):
+            with pytest.raises(
+                InputError, match=rf"{path.name}: holds no line of the persona .*--persona {read}\); give"
+            ):
+                run.evaluate(model, str(path), persona=persona)
+        for path, persona, read in ((no_self, "none", "none"), (no_self, "both", "both"), (no_partner, None, "self")):
+            assert run.evaluate(model, str(path), persona=persona)["persona"] == read
+
+
+def test_candidates_are_asked_for_only_where_the_file_has_none(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--candidates 20: .*toy_valid\.jsonl has candidates of its own; leave"):
+        run.evaluate("tfidf", str(data), candidates=20)
+    bare = [
+        replace(dialogue, turns=tuple(replace(turn, candidates=()) for turn in dialogue.turns))
+        for dialogue in Toy(dialogues=100).split("valid")
+    ]
+    jsonl.write(bare, tmp_path / "bare.jsonl")
+    for asked, name in ((None, "own20"), (5, "own5")):
+        result = run.evaluate("tfidf", str(tmp_path / "bare.jsonl"), candidates=asked)
+        assert result["data"]["candidates"]["name"] == name
+    with pytest.raises(InputError, match="candidates: 0 are no choice"):
+        run.evaluate("tfidf", str(tmp_path / "bare.jsonl"), candidates=0)
+
+
 def test_predictions_keep_the_order_of_the_cases(finished: Path) -> None:
     task = run.load(str(finished))
     cases = examples(Toy(dialogues=8).split("train"))
@@ -573,11 +681,31 @@ def test_predictions_keep_the_order_of_the_cases(finished: Path) -> None:
         assert row.scores == pytest.approx(again.scores, abs=1e-5)
 
 
-@pytest.mark.parametrize(("file", "content"), [("metrics.json", b"{"), ("predictions.jsonl", b'{"id": "a"}\n')])
-def test_damaged_results_are_refused(file: str, content: bytes, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("metrics.json", "{", "", r"metrics\.json: is damaged \("),
+        ("metrics.json", '"n"', '"m"', r"metrics\.json: is damaged \('n'\)"),
+        ("metrics.json", "(?s).*", "", r"metrics\.json: the file is empty: copy it again, or give another$"),
+        ("predictions.jsonl", "(?s).*", "", r"predictions\.jsonl: the file is empty: copy it again, or give another$"),
+        ("predictions.jsonl", "(?s).*", "[]", r"predictions\.jsonl:1: is damaged \("),
+        ("predictions.jsonl", '"dialogue": "[^"]*", ', "", r"predictions\.jsonl:1: is damaged \(.*'dialogue'"),
+        ("predictions.jsonl", '"id": "[^"]*"', '"id": 1', r"jsonl:1: is damaged \(id and dialogue must be texts"),
+        ("predictions.jsonl", r"\[.*?,", '["high",', r"jsonl:1: is damaged \(scores must be numbers"),
+        ("predictions.jsonl", r"\[.*?,", "[true,", r"jsonl:1: is damaged \(scores must be numbers"),
+        ("predictions.jsonl", r"\[.*?,", f"[1{'0' * 400},", r"jsonl:1: is damaged \(int too large"),
+        ("predictions.jsonl", r'"target": \d+', '"target": 0.5', r"jsonl:1: is damaged \(target must be the place"),
+        ("predictions.jsonl", r'"target": \d+', '"target": true', r"jsonl:1: is damaged \(target must be the place"),
+        ("predictions.jsonl", r'"target": \d+', '"target": 20', r"jsonl:1: is damaged \(target must be the place"),
+        ("predictions.jsonl", r".*\n", "", r"jsonl: holds \d+ examples, .*metrics\.json tells of \d+"),
+    ],
+)
+def test_damaged_results_are_refused(
+    file: str, old: str, new: str, message: str, finished: Path, tmp_path: Path
+) -> None:
     out = copy(finished, tmp_path / "run")
-    (out / file).write_bytes(content)
-    with pytest.raises(InputError, match=r"run: metrics\.json or predictions\.jsonl is damaged"):
+    (out / file).write_text(re.sub(old, new, (out / file).read_text(), count=1))
+    with pytest.raises(InputError, match=message):
         results.compare(finished, out)
     with pytest.raises(InputError, match="give a run folder, or the --out of an evaluation"):
         results.compare(finished, tmp_path / "nowhere")

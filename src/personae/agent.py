@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 
@@ -44,16 +44,15 @@ class Agent:
         """The candidates, best first; equal scores keep the order given.
 
         `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
-        said so far in turn, the partner's utterance last. For the first `explain` candidates, `fact` is the persona
-        line that weighed most: the one without which the score falls most. InputError where there is no candidate.
+        said so far in turn, the partner's utterance last. Of both personas, what the model does not read is left out,
+        with a warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
+        without which the score falls most. InputError where there is no candidate.
         """
         candidates, persona = _texts("candidates", candidates), _texts("persona", persona)
         context, partner = _texts("context", context), _texts("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
-        limits = getattr(self.task.model, "limits", None)
-        if limits is not None and max(len(persona), len(partner)) > limits.lines:
-            log.warning("this model reads the first %d lines of a persona; the rest is left out", limits.lines)
+        persona, partner = self._read(persona, "self"), self._read(partner, "partner")
         example = _example(candidates, persona, context, partner)
         if not hasattr(self.task.model, "loss"):
             self.task.model.prepare(candidates)
@@ -64,6 +63,18 @@ class Agent:
             Ranked(candidates[place], scores[place], place, facts[place] if position < explain else None)
             for position, place in enumerate(order)
         ]
+
+    def _read(self, lines: tuple[str, ...], whose: Literal["self", "partner"]) -> tuple[str, ...]:
+        """The lines of a persona that the model reads; a warning says what is left out."""
+        model, owner = self.task.model, {"self": "the one who replies", "partner": "the other speaker"}[whose]
+        limits = getattr(model, "limits", None)
+        if lines and model.persona not in (whose, "both"):
+            log.warning("this model reads no persona of %s (persona: %s); it is left out", owner, model.persona)
+            return ()
+        if limits is not None and len(lines) > limits.lines:
+            log.warning("this model reads the first %d lines about %s; the rest is left out", limits.lines, owner)
+            return lines[: limits.lines]
+        return lines
 
     def _scores(self, example: Example) -> list[float]:
         """Of all candidates, some at a time, so that memory does not grow with their number."""

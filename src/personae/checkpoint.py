@@ -1,9 +1,12 @@
 """Lightning checkpoints without pickle: one safetensors file, whose metadata holds everything that is no tensor as
-JSON; and the callback that writes them."""
+JSON; the callback that writes them; and what Ctrl-C does to training."""
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +92,12 @@ class SafeCheckpointIO(CheckpointIO):
 class Keeper(lightning.Callback):
     """Keeps the weights that are best on "dev", all of the training's state, to resume from, and the course of it."""
 
-    def __init__(self, folder: Path, *, every: int) -> None:
+    def __init__(self, folder: Path, *, every: int, corpus: str = "") -> None:
+        """`every` so many steps the state is kept; `corpus` is a digest of what is trained on."""
         self.last, self.best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.safetensors"
         self.course = folder / "training.jsonl"
         self.steps: list[dict[str, Any]] = []
-        self.every = every
+        self.every, self.corpus = every, corpus
         self.highest, self.step = float("-inf"), 0
         self.interrupted = False
         self.cpu_seconds, self._since = 0.0, time.process_time()
@@ -104,12 +108,22 @@ class Keeper(lightning.Callback):
         return "Keeper"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, its step, the processor time spent, and the measurements."""
+        """The best value so far, its step, the processor time spent, the measurements, and the corpus's digest."""
         self.clock()
-        return {"highest": self.highest, "step": self.step, "cpu_seconds": self.cpu_seconds, "steps": self.steps}
+        return {
+            "highest": self.highest,
+            "step": self.step,
+            "cpu_seconds": self.cpu_seconds,
+            "steps": self.steps,
+            "corpus": self.corpus,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a state."""
+        """Goes on from a state. InputError where it is of a training on another corpus."""
+        if state_dict["corpus"] != self.corpus:
+            raise InputError(
+                f"{self.last}: the corpus is not what it was when this was kept; restore its files, or train anew"
+            )
         self.highest, self.step, self.steps = state_dict["highest"], state_dict["step"], state_dict["steps"]
         self.cpu_seconds += state_dict["cpu_seconds"]
 
@@ -128,7 +142,8 @@ class Keeper(lightning.Callback):
         progress = trainer.fit_loop.epoch_loop.batch_progress
         done = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
         due = self.interrupted or trainer.global_step % self.every == 0
-        if due and done % int(trainer.val_check_batch or 1):
+        before = trainer.val_check_batch  # a validation; None where it comes after some time, not after some batches
+        if due and (before is None or done % int(before)):
             self._keep(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -154,3 +169,28 @@ class Keeper(lightning.Callback):
             trainer.save_checkpoint(self.last, weights_only=False)
             if self.interrupted:
                 raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible(keeper: Keeper) -> Iterator[None]:
+    """At the first Ctrl-C the keeper keeps the state as soon as it can and raises KeyboardInterrupt; at the next it is
+    raised at once."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: Any) -> None:
+        if keeper.interrupted and callable(before):
+            before(number, frame)
+        keeper.interrupted = True
+
+    if main and callable(before):
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+        if keeper.interrupted:  # with nothing left to train
+            raise KeyboardInterrupt
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    finally:
+        if main:  # Lightning leaves it ignored
+            signal.signal(signal.SIGINT, before)

@@ -47,7 +47,7 @@ def evaluate(
     data: str,
     split: str | None = None,
     persona: Whose | None = None,
-    candidates: int = 20,
+    candidates: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     json: bool = False,
@@ -59,7 +59,7 @@ def evaluate(
         data: the file, as it is or below PERSONAE_DATA.
         split: which split of a file that has several; else a label.
         persona: whose persona the model reads, if not the one that it was made for.
-        candidates: how many are drawn for each reply where the file has none, the true one among them.
+        candidates: how many are drawn for each reply where the file has none, the true one among them; 20 if not given.
         seed: of that draw.
         out: a folder for predictions.jsonl and metrics.json.
         json: print one JSON object.
@@ -95,7 +95,7 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> N
             f"{row['b']['value']:.4f}",
             f"{difference['value']:+.4f} {_interval(difference)}",
             "-" if difference["p"] is None else f"{difference['p']:.4f}",
-            f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
+            "-" if test is None else f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
         )
         rows.append(cells)
     columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
@@ -122,7 +122,7 @@ def rank(
         persona: a text file, a line about the one who replies in each line; may be empty.
         context: a text file, an utterance in each line, the partner's last; may be empty.
         candidates: a text file, a reply in each line.
-        partner: a text file, a line about the other speaker in each line.
+        partner: a text file, lines about the other speaker; a warning says what is not read of either persona.
         top: print so many; all if not given.
         explain: name the persona line that weighed most for each of them.
         json: print one JSON object.

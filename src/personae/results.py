@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,22 @@ def report(
 def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     """What `report` wrote to a folder. InputError where there is nothing or it is damaged."""
     metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
+    for file in (metrics, predictions):
+        if not file.exists():
+            raise InputError(f"{file}: there is none; give a run folder, or the --out of an evaluation")
+    rows = [_row(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
+    text = lines.text(metrics)
     try:
-        rows = [json.loads(line) for _, line in lines.numbered(predictions)]
-        about = json.loads(lines.text(metrics))
-        about["data"]["candidates"]["name"], about["data"]["candidates"]["sha256"][:12]  # what `compare` reads
-        return about, [Row(**{**row, "scores": tuple(map(float, row["scores"]))}) for row in rows]
-    except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise InputError(f"{error}; give a run folder, or the --out of an evaluation") from None
-        raise InputError(f"{folder}: {metrics.name} or {predictions.name} is damaged: {error}") from None
+        about = json.loads(text)
+        n, drawn = about["n"], about["data"]["candidates"]
+        drawn["name"], drawn["sha256"][:12]  # what `compare` reads
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{metrics}: is damaged ({error}); copy it again, or evaluate anew") from None
+    if n != len(rows):
+        raise InputError(
+            f"{predictions}: holds {len(rows)} examples, {metrics} tells of {n}; copy both again, or evaluate anew"
+        )
+    return about, rows
 
 
 def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -123,6 +130,21 @@ def environment(device: torch.device) -> dict[str, Any]:
 def write_json(content: Any, path: Path) -> None:
     """Writes JSON; the file is complete or untouched."""
     lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
+
+
+def _row(line: str, where: str) -> Row:
+    """A line of predictions.jsonl. InputError, which begins with `where`, where it is damaged."""
+    try:
+        row = Row(**json.loads(line))
+        if not isinstance(row.id, str) or not isinstance(row.dialogue, str):
+            raise TypeError("id and dialogue must be texts")
+        if not {int, float}.issuperset(map(type, row.scores)):
+            raise TypeError("scores must be numbers")
+        if type(row.target) is not int or row.target not in range(len(row.scores)):
+            raise TypeError("target must be the place of one of the scores")
+        return replace(row, scores=tuple(map(float, row.scores)))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where}: is damaged ({error}); copy it again, or evaluate anew") from None
 
 
 def _sha256(path: str) -> str:

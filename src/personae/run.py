@@ -6,16 +6,14 @@ environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickl
 """
 
 import ctypes
+import hashlib
 import json
 import logging
 import platform
 import re
 import shutil
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,9 @@ from personae.published import lookup
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
 from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
 
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     made = _checked(lambda: parser.instantiate(settings), source)
     new, earlier = not out.exists(), kept.read_text(encoding="utf-8") if kept.exists() else None
     out.mkdir(parents=True, exist_ok=True)
+    if resume and made["trainer"].is_global_zero:
+        lines.sweep(out)
     try:
         lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
         return fit(out=out, resume=resume and last.exists(), **made)
@@ -76,6 +79,8 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
             shutil.rmtree(out)
         elif earlier is not None:
             lines.save([earlier.rstrip("\n")], kept)
+        elif not last.exists():
+            kept.unlink(missing_ok=True)
         raise
 
 
@@ -118,11 +123,12 @@ def fit(
         raise InputError(f"patience: {patience} is not at least 1")
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
+    if trainer.precision not in PRECISIONS:
+        raise InputError(f"trainer.precision: {trainer.precision} is none of {', '.join(PRECISIONS)}")
     if init_from is not None and not resume:
         _init(task, init_from)
     _keep_memory()
     task.seed = seed
-    keeper = checkpoint.Keeper(out, every=save_every)
     dialogues = list(corpus.split("train"))
     dev, _ = _cases(list(corpus.split("dev")), "corpus.dev", sides="both")
     replies = examples(dialogues, sides="both")
@@ -133,6 +139,8 @@ def fit(
         raise InputError("corpus.valid: holds no reply of speaker 1 to a turn before it: there is nothing to report on")
     if not resume:
         task.prepare(dialogues)
+    digest = hashlib.sha256("\n".join(map(repr, [*dialogues, *dev])).encode()).hexdigest()
+    keeper = checkpoint.Keeper(out, every=save_every, corpus=digest)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
     task.steps = _steps(trainer, len(batches))
     callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
@@ -141,7 +149,7 @@ def fit(
     shown = [_Progress()] if trainer.progress_bar_callback is not None else []
     trainer.callbacks = [*shown, *callbacks, keeper]  # type: ignore[attr-defined]
     trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
-    with _interruptible(keeper), warnings.catch_warnings():
+    with checkpoint.interruptible(keeper), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
         try:
             trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
@@ -157,7 +165,10 @@ def fit(
     task.model.load_state_dict(checkpoint.load(keeper.best))
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
-    results.write_json({**results.environment(trainer.strategy.root_device), **spent}, out / "environment.json")
+    learnt = {"sha256": digest, "train": len(replies), "dev": len(dev)}
+    results.write_json(
+        {**results.environment(trainer.strategy.root_device), **spent, "corpus": learnt}, out / "environment.json"
+    )
     path = getattr(corpus, "valid", None)
     return results.report(
         task, reported, drawn, model=str(out), path=path, split="valid", seed=seed, out=out, paper=paper
@@ -227,16 +238,17 @@ def evaluate(
     *,
     split: str | None = None,
     persona: Whose | None = None,
-    candidates: int = 20,
+    candidates: int | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Measures a model on a file of dialogues.
 
-    Where the file has no `candidates`, so many, the true reply among them, are drawn for each reply with `seed`, and
-    the result names the draw. `split` chooses in a file that has several, and labels the result. `persona` makes the
-    model read another persona than it was made for. InputError where `out` is a run folder, whose own result would be
-    lost.
+    Where the file has no candidates, so many (20 if None), the true reply among them, are drawn for each reply with
+    `seed`, and the result names the draw. `split` chooses in a file that has several, and labels the result. `persona`
+    makes the model read another persona than it was made for. InputError where `candidates` are asked for and the file
+    has its own, where it holds no line of the persona that is read, or where `out` is a run folder, whose own result
+    would be lost.
     """
     if out is not None and (out / "recipe.yaml").exists():
         raise InputError(f"--out {out}: is a run folder, whose own results would be lost; name another")
@@ -246,12 +258,20 @@ def evaluate(
     inside = locate(path)[1]
     if split and inside and split != inside:
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
-    cases, drawn = _cases(read(path), data, n=candidates, seed=seed)
+    cases, drawn = _cases(read(path), data, n=20 if candidates is None else candidates, seed=seed)
+    if candidates is not None and drawn.name == "official":
+        raise InputError(f"--candidates {candidates}: {data} has candidates of its own; leave the option out")
     if not cases:
         raise InputError(f"{data}: holds no reply of speaker 1 to a turn before it: there is nothing to measure")
     task = load(model)
     if persona is not None:
         aim(task, persona)
+    whose = task.model.persona
+    if whose != "none" and not any(case.facts(whose) for case in cases):
+        raise InputError(
+            f"{data}: holds no line of the persona that is to be read (--persona {whose}); give --persona none, or a "
+            "file that has it"
+        )
     if not hasattr(task.model, "loss"):
         task.model.prepare(text for case in cases for text in case.target.candidates)
     named = re.search(r"(?<![a-z])(train|valid|test)(?![a-z])", Path(data).stem)
@@ -309,31 +329,6 @@ def _steps(trainer: lightning.Trainer, batches: int) -> float:
                 f"{first}; make it longer, or val_check_interval or check_val_every_n_epoch smaller"
             )
     return steps
-
-
-@contextmanager
-def _interruptible(keeper: checkpoint.Keeper) -> Iterator[None]:
-    """At the first Ctrl-C the keeper keeps the state as soon as it can and raises KeyboardInterrupt; at the next it is
-    raised at once."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(number: int, frame: Any) -> None:
-        if keeper.interrupted and callable(before):
-            before(number, frame)
-        keeper.interrupted = True
-
-    if main and callable(before):
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-        if keeper.interrupted:  # with nothing left to train
-            raise KeyboardInterrupt
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from None
-    finally:
-        if main:  # Lightning leaves it ignored
-            signal.signal(signal.SIGINT, before)
 
 
 def _keep_memory() -> None:

@@ -106,6 +106,7 @@ def test_optimizers_go_on_together_from_a_state() -> None:
     [
         ({"learning_rate": -1.0}, "learning_rate: -1.0 is not at least 0"),
         ({"muon": -1.0}, "muon: -1.0 is not at least 0"),
+        ({"decay": -1.0}, "decay: -1.0 is not above 0"),
         ({"decay_steps": 0}, "decay_steps: 0 is not"),
     ],
 )

@@ -22,7 +22,7 @@ def text(path: Path, *, blank: bool = False) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: byte {error.start} of the file is not UTF-8: save it as UTF-8") from error
     if not blank and (not decoded or decoded.isspace()):
-        raise InputError(f"{path}: the file is empty: give a file with at least one dialogue")
+        raise InputError(f"{path}: the file is empty: copy it again, or give another")
     return decoded
 
 
@@ -45,6 +45,12 @@ def save(lines: Iterable[str], path: str | Path) -> None:
     """Write `lines`, each with a line feed; the file is complete or untouched."""
     with whole(Path(path)) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what `whole` left below a folder where its process was killed."""
+    for part in folder.rglob("*.[0-9]*.part"):
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -96,12 +96,12 @@ def mcnemar(a: Sequence[float], b: Sequence[float]) -> McNemar:
     return McNemar(only_a=only_a, only_b=only_b, p=min(1.0, p))
 
 
-def t_test(a: Sequence[float], b: Sequence[float]) -> float:
-    """The two-sided p-value of the paired t-test. It takes the examples as independent, which replies of one dialogue
-    are not: compare `paired`."""
+def t_test(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """The two-sided p-value of the paired t-test; None for a single example, which has no spread. It takes the examples
+    as independent, which replies of one dialogue are not: compare `paired`."""
     differences = _differences(a, b)
     if len(differences) < 2:
-        raise InputError("a paired t-test needs at least two examples")
+        return None
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
     error = differences.std(ddof=1) / np.sqrt(len(differences))

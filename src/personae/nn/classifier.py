@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.types import InputError
+
 
 class Classifier(nn.Module):
     """One hidden layer of `features` rectified units over `width` inputs, and a logit. The hidden layer's first weights
@@ -12,6 +14,8 @@ class Classifier(nn.Module):
 
     def __init__(self, *, width: int, features: int, dropout: float) -> None:
         super().__init__()
+        if features < 1:
+            raise InputError(f"task.model.features: {features} is not at least 1")
         self.hidden = nn.Linear(width, features)
         self.output = nn.Linear(features, 1)
         self.dropout = nn.Dropout(dropout)

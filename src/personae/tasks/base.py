@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from personae.tasks.optimization import Optimization
-from personae.types import Dialogue, Example, Row
+from personae.types import Dialogue, Example, InputError, Row
 
 
 class Model(Protocol):
@@ -144,8 +144,14 @@ class Task(lightning.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the rows of the last validation."""
+        """Forgets the rows of the last validation. InputError where the loss is no number any more."""
         self.rows = []
+        loss = self.trainer.callback_metrics.get("loss")
+        if loss is not None and not loss.isfinite():
+            raise InputError(
+                f"training diverged: the loss is {float(loss)} at step {self.global_step}; lower the rates of "
+                "task.optimization, or set trainer.precision to 32-true"
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps the rows of a batch."""

@@ -29,6 +29,8 @@ class Optimization:
             raise InputError(f"task.optimization.learning_rate: {self.learning_rate} is not at least 0")
         if self.muon is not None and not self.muon >= 0:
             raise InputError(f"task.optimization.muon: {self.muon} is not at least 0")
+        if not self.decay > 0:
+            raise InputError(f"task.optimization.decay: {self.decay} is not above 0")
         if self.decay_steps < 1:
             raise InputError(f"task.optimization.decay_steps: {self.decay_steps} is not at least 1")
         if not 0 <= self.cooldown <= 1:
