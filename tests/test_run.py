@@ -30,12 +30,14 @@ TINY = {
     "task.model.hidden": "4",
     "task.model.features": "4",
     "task.model.words": "{class_path: personae.nn.words.Words, init_args: {glove_size: 0, task: 0, filters: 2}}",
+    "task.optimization.cooldown": "0",
     "trainer.max_epochs": "2",
     "trainer.val_check_interval": "2",
     "trainer.enable_model_summary": "false",
     "save_every": "1",
 }
-STUCK = {"patience": "1", "task__optimization__learning_rate": "0.0"}
+TINY_MODEL = {key: value for key, value in TINY.items() if not key.startswith("corpus")}
+STUCK = {"patience": "1", "task__optimization__learning_rate": "0.0", "task__optimization__muon": "0.0"}
 FILES = ["config.json", "environment.json", "metrics.json", "model.safetensors", "predictions.jsonl", "recipe.yaml"]
 
 
@@ -248,7 +250,7 @@ def test_a_run_that_is_killed_or_interrupted_goes_on(tmp_path: Path) -> None:
         out = tmp_path / name
         assert stopped(out, changes, renewed=renewed, by=by) == code
         assert not (out / "metrics.json").exists()
-        with pytest.raises(InputError, match=r"no finished run, config\.json, model\.safetensors is missing; resume"):
+        with pytest.raises(InputError, match=r"no finished run, config\.json and model\.safetensors missing; resume"):
             run.load(str(out))
         run.train(None, {}, out=out, resume=True)
         assert_same_run(out, tmp_path / "whole")
@@ -329,7 +331,7 @@ def test_a_layer_without_units_is_refused(key: str, tmp_path: Path) -> None:
 
 def test_training_that_diverges_says_so(tmp_path: Path) -> None:
     changes = settings(task__optimization__learning_rate=".inf", task__optimization__muon="null")
-    with pytest.raises(InputError, match="training diverged: the loss is nan at step 2; lower the rates"):
+    with pytest.raises(InputError, match="training diverged: the loss is nan at step 2; train anew, into another"):
         run.train(RECIPE, changes, out=tmp_path / "run")
 
 
@@ -347,8 +349,24 @@ def test_a_run_goes_on_only_with_the_corpus_that_it_began_with(finished: Path, t
     assert learnt["train"] == len(examples(corpus.split("train"), sides="both"))
     run.train(None, {"trainer.max_epochs": "3"}, out=out, resume=True)
     jsonl.write(corpus.split("dev"), tmp_path / "train.jsonl")
-    with pytest.raises(InputError, match=r"last\.ckpt: the corpus is not what it was when this was kept"):
+    with pytest.raises(InputError, match=r"last\.ckpt: the training or dev dialogues are not those with which"):
         run.train(None, {"trainer.max_epochs": "4"}, out=out, resume=True)
+
+
+def test_a_corpus_without_the_persona_that_is_to_be_read_is_not_trained_on(tmp_path: Path) -> None:
+    corpus, files = Toy(dialogues=8), {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "valid")}
+    for name, file in files.items():
+        bare = [
+            replace(dialogue, speakers=tuple(replace(who, persona=Persona(())) for who in dialogue.speakers))
+            for dialogue in corpus.split(name)
+        ]
+        jsonl.write(bare, file)
+    recipe = recipes.read(RECIPE)
+    recipe["corpus"] = {"class_path": "personae.data.files.Files", "init_args": {**files, "train": [files["train"]]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError, match=r"corpus\.train: holds no line of the persona .*task\.model\.persona self"):
+        run.train(str(tmp_path / "mine.yaml"), TINY_MODEL, out=tmp_path / "run")
+    run.train(str(tmp_path / "mine.yaml"), {**TINY_MODEL, "task.model.persona": "none"}, out=tmp_path / "none")
 
 
 def test_a_sanity_check_is_no_measurement(finished: Path, tmp_path: Path) -> None:
@@ -473,9 +491,9 @@ def test_a_damaged_checkpoint_is_not_resumed(finished: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("model.safetensors", None, r"run: no finished run, model\.safetensors is missing"),
-        ("config.json", None, r"run: no finished run, config\.json is missing"),
-        ("recipe.yaml", None, r"run: no finished run, recipe\.yaml is missing"),
+        ("model.safetensors", None, r"run: no finished run, model\.safetensors missing; resume"),
+        ("config.json", None, r"run: no finished run, config\.json missing; resume"),
+        ("recipe.yaml", None, r"run: is no run folder, it has no recipe\.yaml; give the --out of"),
         ("model.safetensors", b"", r"model\.safetensors or config\.json is damaged"),
         ("model.safetensors", 100, r"model\.safetensors or config\.json is damaged"),
         ("model.safetensors", -1, r"model\.safetensors or config\.json is damaged"),
@@ -648,7 +666,7 @@ def test_a_persona_that_the_file_lacks_is_not_measured(finished: Path, tmp_path:
             (no_partner, "partner", "partner"),
         ):
             with pytest.raises(
-                InputError, match=rf"{path.name}: holds no line of the persona .*--persona {read}\); give"
+                InputError, match=rf"{path.name}: holds no line of the persona .*--persona {read}\); read none"
             ):
                 run.evaluate(model, str(path), persona=persona)
         for path, persona, read in ((no_self, "none", "none"), (no_self, "both", "both"), (no_partner, None, "self")):

@@ -120,9 +120,10 @@ class Keeper(lightning.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a state. InputError where it is of a training on another corpus."""
-        if state_dict["corpus"] != self.corpus:
+        if state_dict.get("corpus") != self.corpus:
             raise InputError(
-                f"{self.last}: the corpus is not what it was when this was kept; restore its files, or train anew"
+                f"{self.last}: the training or dev dialogues are not those with which this was kept; restore their "
+                "files, or train anew"
             )
         self.highest, self.step, self.steps = state_dict["highest"], state_dict["step"], state_dict["steps"]
         self.cpu_seconds += state_dict["cpu_seconds"]

@@ -137,6 +137,8 @@ def fit(
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not reported:
         raise InputError("corpus.valid: holds no reply of speaker 1 to a turn before it: there is nothing to report on")
+    for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
+        _check_persona(task, cases, f"corpus.{where}", "task.model.persona")
     if not resume:
         task.prepare(dialogues)
     digest = hashlib.sha256("\n".join(map(repr, [*dialogues, *dev])).encode()).hexdigest()
@@ -194,9 +196,13 @@ def load(model: str) -> Task:
     if folder.is_dir():
         config, weights = folder / "config.json", folder / "model.safetensors"
         missing = [file.name for file in (folder / "recipe.yaml", config, weights) if not file.is_file()]
+        if "recipe.yaml" in missing:
+            raise InputError(
+                f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`"
+            )
         if missing:
             raise InputError(
-                f"{folder}: no finished run, {', '.join(missing)} is missing; resume its training or name another"
+                f"{folder}: no finished run, {' and '.join(missing)} missing; resume its training or name another"
             )
         recipe = str(folder / "recipe.yaml")
         if "seed" not in recipes.read(recipe):  # which is written after the task, the corpus and the trainer
@@ -266,12 +272,7 @@ def evaluate(
     task = load(model)
     if persona is not None:
         aim(task, persona)
-    whose = task.model.persona
-    if whose != "none" and not any(case.facts(whose) for case in cases):
-        raise InputError(
-            f"{data}: holds no line of the persona that is to be read (--persona {whose}); give --persona none, or a "
-            "file that has it"
-        )
+    _check_persona(task, cases, data, "--persona")
     if not hasattr(task.model, "loss"):
         task.model.prepare(text for case in cases for text in case.target.candidates)
     named = re.search(r"(?<![a-z])(train|valid|test)(?![a-z])", Path(data).stem)
@@ -288,6 +289,16 @@ def _cases(
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return examples(with_candidates, sides=sides), drawn
+
+
+def _check_persona(task: Task, cases: Sequence[Example], where: str, option: str) -> None:
+    """InputError where no case has a line of the persona that the model reads."""
+    whose = task.model.persona
+    if whose != "none" and not any(case.facts(whose) for case in cases):
+        raise InputError(
+            f"{where}: holds no line of the persona that is to be read ({option} {whose}); read none, or give "
+            "dialogues that have it"
+        )
 
 
 def _init(task: Task, folder: str) -> None:

@@ -278,6 +278,7 @@ def test_a_few_dialogues_are_learnt_by_heart(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["imn", "hre"])
 def test_the_toy_corpus_is_solved(name: str, tmp_path: Path) -> None:
     recipe = yaml.safe_load((Path(run.__file__).parent / "recipes" / "selection" / "imn-toy-ra.yaml").read_text())

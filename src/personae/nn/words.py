@@ -117,8 +117,8 @@ def _word2vec(sentences: Sequence[list[str]], width: int, seed: int) -> tuple[di
 class Words(nn.Module):
     """Word vectors: GloVe of `glove_size` dimensions (a file, or None for the package's 50; 0 for no GloVe) beside
     word2vec of `task` dimensions beside `filters` character features for each of `windows`. Zeros stand for a word that
-    a table does not know. Of GloVe's first `unseen` words, which are its most frequent, those that training did not use
-    are known, too. The characters are bytes, so that any script can be spelt."""
+    a table does not know. Of GloVe's first `unseen` words, in its package the most frequent, those that the training
+    texts do not hold `min_count` times are known, too. The characters are bytes, so that any script can be spelt."""
 
     def __init__(
         self,

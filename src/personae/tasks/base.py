@@ -149,8 +149,8 @@ class Task(lightning.LightningModule):
         loss = self.trainer.callback_metrics.get("loss")
         if loss is not None and not loss.isfinite():
             raise InputError(
-                f"training diverged: the loss is {float(loss)} at step {self.global_step}; lower the rates of "
-                "task.optimization, or set trainer.precision to 32-true"
+                f"training diverged: the loss is {float(loss)} at step {self.global_step}; train anew, into another "
+                "folder, at lower rates of task.optimization"
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
