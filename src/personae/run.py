@@ -197,9 +197,7 @@ def load(model: str) -> Task:
         config, weights = folder / "config.json", folder / "model.safetensors"
         missing = [file.name for file in (folder / "recipe.yaml", config, weights) if not file.is_file()]
         if "recipe.yaml" in missing:
-            raise InputError(
-                f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`"
-            )
+            raise InputError(f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`")
         if missing:
             raise InputError(
                 f"{folder}: no finished run, {' and '.join(missing)} missing; resume its training or name another"
