@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 
 from personae import catalogue
 from personae.types import Dialogue, Example, Persona, Speaker, Turn
+
+
+def pytest_configure() -> None:
+    """Ctrl-C interrupts the tests' processes also where it was ignored, as in a job of the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: the models are too small to be split
 
