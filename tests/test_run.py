@@ -579,9 +579,8 @@ def test_a_file_without_a_reply_is_not_measured(data: Path, tmp_path: Path) -> N
     files = {"train": [str(data)], "dev": str(data), "valid": str(tmp_path / "one.jsonl")}
     recipe["corpus"] = {"class_path": "personae.data.files.Files", "init_args": files}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    changes = {key: value for key, value in settings().items() if not key.startswith("corpus")}
     with pytest.raises(InputError, match=r"corpus\.valid: holds no reply of speaker 1 to a turn before it"):
-        run.train(str(tmp_path / "recipe.yaml"), changes, out=tmp_path / "run")
+        run.train(str(tmp_path / "recipe.yaml"), TINY_MODEL, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -622,7 +621,7 @@ def test_what_is_reported_on_is_read_before_training(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"typo\.txt: found neither here nor at"):
         run.train(
             RECIPE,
-            {**{k: v for k, v in TINY.items() if not k.startswith("corpus")}, "corpus": corpus},
+            {**TINY_MODEL, "corpus": corpus},
             out=tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()

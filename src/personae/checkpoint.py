@@ -92,7 +92,7 @@ class SafeCheckpointIO(CheckpointIO):
 class Keeper(lightning.Callback):
     """Keeps the weights that are best on "dev", all of the training's state, to resume from, and the course of it."""
 
-    def __init__(self, folder: Path, *, every: int, corpus: str = "") -> None:
+    def __init__(self, folder: Path, *, every: int, corpus: str) -> None:
         """`every` so many steps the state is kept; `corpus` is a digest of what is trained on."""
         self.last, self.best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.safetensors"
         self.course = folder / "training.jsonl"
