@@ -148,7 +148,7 @@ class PlainIMN(nn.Module):
             vectors = response.new_zeros(*told.shape, response.shape[2])  # (B, P, 4H)
             if told.any():
                 vectors[told] = _pooled(self._encoded(persona)[told], persona.lengths[told])
-            parts.insert(1, self.fusion(vectors, told, encoded, _pooled(b, lengths).view_as(response)))
+            parts[1:1] = self.fusion([(vectors, told)], encoded, _pooled(b, lengths).view_as(response))
         scores: Tensor = self.classifier.output(torch.relu(self.classifier.hidden(torch.cat(parts, 2)))).squeeze(2)
         return scores
 
@@ -234,7 +234,7 @@ def measure(
     inputs = []
     for _ in range(batches):
         batch = model.collate(drawn.sample(found, cases))
-        inputs.append((batch, [Padded.of(batch, part) for part in (batch.context, batch.candidates, batch.persona)]))
+        inputs.append((batch, [Padded.of(batch, part) for part in (batch.context, batch.candidates, *batch.personas)]))
 
     ours, plain = Side(model), {reading: Side(PlainIMN(model, reading)) for reading in get_args(Reading)}
     for side in (ours, *plain.values()):  # a first step allocates and picks kernels

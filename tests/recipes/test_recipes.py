@@ -64,11 +64,17 @@ def test_changes_reach_into_the_arguments_of_classes() -> None:
     arguments = {"task": {"class_path": "a.Task", "init_args": {"model": {"class_path": "a.Model"}}}, "seed": 1}
     recipes.change(
         arguments,
-        {"task.model.hidden": "64", "task.pool": "1e-3", "seed": "2", "trainer.callbacks": "[a, b]", "x.y.z": "null"},
+        {
+            "task.model.hidden": "64",
+            "task.batches": "1e-3",
+            "seed": "2",
+            "trainer.callbacks": "[a, b]",
+            "x.y.z": "null",
+        },
     )
     model = {"class_path": "a.Model", "init_args": {"hidden": 64}}
     assert arguments == {
-        "task": {"class_path": "a.Task", "init_args": {"model": model, "pool": "1e-3"}},
+        "task": {"class_path": "a.Task", "init_args": {"model": model, "batches": "1e-3"}},
         "seed": 2,
         "trainer": {"callbacks": ["a", "b"]},
         "x": {"y": {"z": None}},
@@ -122,7 +128,10 @@ def test_a_recipe_with_a_mistake_is_refused(edit: str, message: str, tmp_path: P
         ({"seed": "-1"}, "seed: -1 is not between 0 and 4294967295"),
         ({"save_every": "0"}, "save_every: 0 is not at least 1"),
         ({"task.batch_size": "0"}, "batch_size must be at least 1, not 0"),
-        ({"task.candidates": "1"}, "candidates must be between 2 and pool"),
+        (
+            {"task.negatives": "{class_path: personae.tasks.negatives.Drawn, init_args: {candidates: 1}}"},
+            "candidates must be between 2 and pool",
+        ),
         ({"corpus.dialogues": "0"}, "dialogues: 0 is not between 1 and 50000"),
         ({"trainer.val_check_interval": "99"}, "trainer.val_check_interval: 99 is more than the 1 batches of an epoch"),
         (

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from personae.data.candidates import examples
 from personae.data.toy import Selection as Toy
+from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, bucketed
+from personae.tasks.negatives import Drawn
 from personae.tasks.selection import Selection, texts
 from personae.types import Dialogue, Example, InputError, Persona, Speaker, Turn
 
@@ -41,8 +43,8 @@ class Longest(nn.Module):
         rows = [[len(text) for text in example.target.candidates] for example in batch.examples]
         return torch.tensor([row + [-torch.inf] * (most - len(row)) for row in rows], dtype=torch.float64)
 
-    def loss(self, batch: Inputs) -> Tensor:
-        return self.score(batch).sum()
+    def loss(self, batch: Inputs, objective: Objective) -> Tensor:
+        return objective(self.score(batch), torch.zeros(len(batch.examples), dtype=torch.long))
 
 
 def dialogues(count: int = 30) -> list[Dialogue]:
@@ -59,7 +61,7 @@ def cases(count: int = 30) -> list[Example]:
 
 
 def made(*, seed: int = 0, batch_size: int = 8, candidates: int = 5, pool: int = 20) -> Selection:
-    task = Selection(model=Longest(), batch_size=batch_size, candidates=candidates, pool=pool)
+    task = Selection(model=Longest(), batch_size=batch_size, negatives=Drawn(candidates=candidates, pool=pool))
     task.seed = seed
     return task
 
@@ -187,7 +189,9 @@ def test_few_replies_make_few_candidates() -> None:
 
 @pytest.mark.parametrize(("candidates", "pool"), [(1, 20), (21, 20), (0, 0)])
 def test_a_number_of_candidates_that_cannot_be_is_refused(candidates: int, pool: int) -> None:
-    with pytest.raises(InputError, match=rf"task: candidates must be between 2 and pool \({pool}\), not {candidates}"):
+    with pytest.raises(
+        InputError, match=rf"task\.negatives: candidates must be between 2 and pool \({pool}\), not {candidates}"
+    ):
         made(candidates=candidates, pool=pool)
 
 

@@ -13,17 +13,20 @@ from torch import Tensor
 from personae.nn.words import Sentences, Words
 from personae.types import Example, InputError, Whose
 
+OWNERS: tuple[Whose, Whose] = ("self", "partner")
+"""Whose the personas of a batch are, where there are two."""
+
 
 @dataclass(frozen=True)
 class DialogueBatch:
-    """`context` (B, M), `candidates` (B, N) and `persona` (B, P) hold numbers of `sentences`, -1 where there is none;
-    the utterances of a case stand at the front of its row, oldest first. `target` (B,) is the place of the true reply,
-    -1 where it is not known."""
+    """`context` (B, M), `candidates` (B, N) and each of the `personas` (B, P) hold numbers of `sentences`, -1 where
+    there is none; the utterances of a case stand at the front of its row, oldest first. `target` (B,) is the place of
+    the true reply, -1 where it is not known."""
 
     sentences: Sentences
     context: Tensor
     candidates: Tensor
-    persona: Tensor
+    personas: tuple[Tensor, ...]
     target: Tensor
 
     def to(self, device: torch.device | str) -> Self:
@@ -32,7 +35,7 @@ class DialogueBatch:
             self.sentences.to(device),
             self.context.to(device),
             self.candidates.to(device),
-            self.persona.to(device),
+            tuple(persona.to(device) for persona in self.personas),
             self.target.to(device),
         )
 
@@ -54,24 +57,40 @@ class Limits:
                 raise InputError(f"task.model.limits.{name}: {value} is not at least 1")
 
 
-def gather(examples: Sequence[Example], words: Words, *, whose: Whose, limits: Limits) -> DialogueBatch:
-    """Builds the batch. A context without utterances is read as one empty utterance."""
+def gather(
+    examples: Sequence[Example],
+    words: Words,
+    *,
+    whose: Whose,
+    limits: Limits,
+    personas: int = 1,
+    context: bool = True,
+    blank: bool = False,
+) -> DialogueBatch:
+    """Builds the batch. With two `personas` the replier's own and the other speaker's stand apart, else one persona is
+    read, `whose`. Without `context`, the persona lines take its place. A context without utterances is read as one
+    empty utterance, and where `blank`, so is a persona without lines."""
     numbers: dict[tuple[str, int], int] = {}
 
     def number(texts: Sequence[str], most: int) -> list[int]:
         return [numbers.setdefault((text, most), len(numbers)) for text in texts]
 
-    context, candidates, persona, target = [], [], [], []
+    said, candidates, target = [], [], []
+    told: list[list[list[int]]] = [[] for _ in range(personas)]
     for example in examples:
-        said = [turn.text for turn in example.context.turns] or [""]
-        context.append(number(said[-limits.utterances :], limits.utterance_words))
+        lines = [list(facts[: limits.lines]) for facts in _personas(example, whose, personas)]
+        if context:
+            turns = [turn.text for turn in example.context.turns] or [""]
+            said.append(number(turns[-limits.utterances :], limits.utterance_words))
+        else:
+            said.append(number([fact for facts in lines for fact in facts] or [""], limits.line_words))
         candidates.append(number(example.target.candidates, limits.reply_words))
-        facts = [fact for one in _personas(example, whose) for fact in one[: limits.lines]]
-        persona.append(number(facts, limits.line_words))
+        for rows, facts in zip(told, lines, strict=True):
+            rows.append(number(facts or [""] * blank, limits.line_words))
         known = example.target.text in example.target.candidates
         target.append(example.target.candidates.index(example.target.text) if known else -1)
     return DialogueBatch(
-        words.sentences(list(numbers)), _rows(context), _rows(candidates), _rows(persona), torch.tensor(target)
+        words.sentences(list(numbers)), _rows(said), _rows(candidates), tuple(map(_rows, told)), torch.tensor(target)
     )
 
 
@@ -81,8 +100,11 @@ def size(example: Example, words: Words, limits: Limits) -> int:
     return sum(min(len(words.split(text)), limits.utterance_words) for text in said)
 
 
-def _personas(example: Example, whose: Whose) -> list[tuple[str, ...]]:
-    return [example.facts("self"), example.facts("partner")] if whose == "both" else [example.facts(whose)]
+def _personas(example: Example, whose: Whose, personas: int) -> list[tuple[str, ...]]:
+    """The lines of each persona that a model has room for, none for one that is not read."""
+    if personas == 2:
+        return [example.facts(one) if whose in (one, "both") else () for one in OWNERS]
+    return [example.facts(whose)][:personas]
 
 
 def _rows(lists: list[list[int]]) -> Tensor:

