@@ -26,7 +26,7 @@ RECIPE = "selection/imn-toy-ra"
 TINY = {
     "corpus.dialogues": "8",
     "task.batch_size": "4",
-    "task.candidates": "5",
+    "task.negatives": "{class_path: personae.tasks.negatives.Drawn, init_args: {candidates: 5}}",
     "task.model.hidden": "4",
     "task.model.features": "4",
     "task.model.words": "{class_path: personae.nn.words.Words, init_args: {glove_size: 0, task: 0, filters: 2}}",
@@ -668,8 +668,11 @@ def test_a_persona_that_the_file_lacks_is_not_measured(finished: Path, tmp_path:
                 InputError, match=rf"{path.name}: holds no line of the persona .*--persona {read}\); read none"
             ):
                 run.evaluate(model, str(path), persona=persona)
-        for path, persona, read in ((no_self, "none", "none"), (no_self, "both", "both"), (no_partner, None, "self")):
+        for path, persona, read in ((no_self, "none", "none"), (no_partner, None, "self")):
             assert run.evaluate(model, str(path), persona=persona)["persona"] == read
+    assert run.evaluate("tfidf", str(no_self), persona="both")["persona"] == "both"
+    with pytest.raises(InputError, match="--persona both: this model was built for one persona; train one with"):
+        run.evaluate(str(finished), str(no_self), persona="both")
 
 
 def test_candidates_are_asked_for_only_where_the_file_has_none(data: Path, tmp_path: Path) -> None:

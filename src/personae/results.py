@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,12 +24,20 @@ from personae.published import load, lookup
 from personae.tasks.base import Task
 from personae.types import Example, InputError, Paper, Row
 
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+"""Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
 
-def predict(task: Task, cases: Sequence[Example]) -> list[Row]:
+
+def predict(task: Task, cases: Sequence[Example], *, precision: Precision = "32-true") -> list[Row]:
     """The model's answers, in the order of `cases`; progress is shown on standard error."""
     task.eval()
     rows: dict[str, Row] = {}
-    with torch.inference_mode(), _shown("scoring", len(cases)) as advance:
+    half = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    with (
+        torch.inference_mode(),
+        torch.autocast(task.device.type, half, enabled=precision != "32-true"),
+        _shown("scoring", len(cases)) as advance,
+    ):
         for batch in task.held_out(cases):
             rows |= {row.id: row for row in task.rows_of(batch.to(task.device))}
             advance(len(batch.examples))
@@ -51,10 +59,11 @@ def report(
     seed: int,
     out: Path | None = None,
     paper: Paper | None = None,
+    precision: Precision = "32-true",
 ) -> dict[str, Any]:
     """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
     the system is published; the number stands beside, with the data that it was measured on."""
-    rows = predict(task, cases)
+    rows = predict(task, cases, precision=precision)
     groups = [row.dialogue for row in rows]
     result: dict[str, Any] = {
         "model": model,
@@ -68,7 +77,7 @@ def report(
         "n": len(rows),
         "seed": seed,
         "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
-        "environment": environment(task.device),
+        "environment": {**environment(task.device), "precision": precision},
     }
     if paper is not None:
         result["published"] = {**asdict(paper), "dataset": load(paper.name)["dataset"], "value": lookup(paper)}

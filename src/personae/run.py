@@ -5,37 +5,33 @@ training.jsonl (what was measured on the way), predictions.jsonl and metrics.jso
 environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickled.
 """
 
-import ctypes
 import hashlib
 import json
 import logging
-import platform
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from personae import __version__, catalogue, checkpoint, recipes, results
+from personae import __version__, catalogue, checkpoint, recipes, results, training
 from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
 from personae.published import lookup
+from personae.results import Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
 from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-"""Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
 
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -123,11 +119,11 @@ def fit(
         raise InputError(f"patience: {patience} is not at least 1")
     if save_every < 1:
         raise InputError(f"save_every: {save_every} is not at least 1")
-    if trainer.precision not in PRECISIONS:
-        raise InputError(f"trainer.precision: {trainer.precision} is none of {', '.join(PRECISIONS)}")
+    if trainer.precision not in get_args(Precision):
+        raise InputError(f"trainer.precision: {trainer.precision} is none of {', '.join(get_args(Precision))}")
     if init_from is not None and not resume:
         _init(task, init_from)
-    _keep_memory()
+    training.keep_memory()
     task.seed = seed
     dialogues = list(corpus.split("train"))
     dev, _ = _cases(list(corpus.split("dev")), "corpus.dev", sides="both")
@@ -144,11 +140,11 @@ def fit(
     digest = hashlib.sha256("\n".join(map(repr, [*dialogues, *dev])).encode()).hexdigest()
     keeper = checkpoint.Keeper(out, every=save_every, corpus=digest)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
-    task.steps = _steps(trainer, len(batches))
+    task.steps = training.steps(trainer, len(batches))
     callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, mode="max", patience=patience, check_on_train_epoch_end=False))
-    shown = [_Progress()] if trainer.progress_bar_callback is not None else []
+    shown = [training.Progress()] if trainer.progress_bar_callback is not None else []
     trainer.callbacks = [*shown, *callbacks, keeper]  # type: ignore[attr-defined]
     trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
     with checkpoint.interruptible(keeper), warnings.catch_warnings():
@@ -173,7 +169,16 @@ def fit(
     )
     path = getattr(corpus, "valid", None)
     return results.report(
-        task, reported, drawn, model=str(out), path=path, split="valid", seed=seed, out=out, paper=paper
+        task,
+        reported,
+        drawn,
+        model=str(out),
+        path=path,
+        split="valid",
+        seed=seed,
+        out=out,
+        paper=paper,
+        precision=trainer.precision,  # type: ignore[arg-type]
     )
 
 
@@ -248,6 +253,7 @@ def evaluate(
     candidates: int | None = None,
     seed: int = 0,
     out: Path | None = None,
+    precision: Precision = "32-true",
 ) -> dict[str, Any]:
     """Measures a model on a file of dialogues.
 
@@ -278,7 +284,9 @@ def evaluate(
         task.model.prepare(text for case in cases for text in case.target.candidates)
     named = re.search(r"(?<![a-z])(train|valid|test)(?![a-z])", Path(data).stem)
     label = split or inside or (named[1] if named else "all")
-    return results.report(task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out)
+    return results.report(
+        task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out, precision=precision
+    )
 
 
 def _cases(
@@ -316,41 +324,6 @@ def _init(task: Task, folder: str) -> None:
         weight.data.copy_(theirs[name].data)
 
 
-def _steps(trainer: lightning.Trainer, batches: int) -> float:
-    """How many steps training will take, infinite where only time ends it. InputError where it would never validate,
-    or learn nothing."""
-    most = trainer.limit_train_batches
-    length = min(most, batches) if isinstance(most, int) else int(most * batches)
-    interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
-    every = trainer.check_val_every_n_epoch  # None where batches are counted across epochs
-    if every and isinstance(interval, int) and interval > length:
-        raise InputError(f"trainer.val_check_interval: {interval} is more than the {length} batches of an epoch")
-    epoch = -(-length // trainer.accumulate_grad_batches)
-    if not trainer.limit_val_batches:
-        raise InputError("trainer.limit_val_batches: 0 leaves nothing to select the best weights on; give at least 1")
-    limits = (trainer.max_steps, epoch * (-1 if trainer.max_epochs is None else trainer.max_epochs))
-    steps = min((limit for limit in limits if limit >= 0), default=float("inf"))
-    if not steps:
-        raise InputError("trainer: max_epochs, max_steps or limit_train_batches is 0, so that nothing would be learnt")
-    if interval is not None:
-        batch = interval if isinstance(interval, int) else max(1, int(length * interval))
-        first = ((every or 1) - 1) * epoch + -(-batch // trainer.accumulate_grad_batches)
-        if steps < first:
-            raise InputError(
-                f"trainer: training ends after {steps} steps, before dev is measured for the first time, after "
-                f"{first}; make it longer, or val_check_interval or check_val_every_n_epoch smaller"
-            )
-    return steps
-
-
-def _keep_memory() -> None:
-    """Tells glibc not to return large blocks to the system at once: every step asks for the same ones again."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: take them from the heap
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to two gigabytes
-
-
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(fit, skip={"out", "resume"}, sub_configs=False)
@@ -382,10 +355,3 @@ def _checked(make: Callable[[], Any], recipe: str) -> Any:
         raise
     except Exception as error:  # jsonargparse reports a mistake in a recipe as several kinds of exception
         raise InputError(f"{recipe}: {error}") from error
-
-
-class _Progress(RichProgressBar):
-    """Lightning's progress bar, on standard error."""
-
-    def __init__(self) -> None:
-        super().__init__(console_kwargs={"stderr": True})

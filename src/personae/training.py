@@ -1,0 +1,51 @@
+"""What training asks of Lightning's trainer and of the system."""
+
+import ctypes
+import platform
+
+import lightning
+from lightning.pytorch.callbacks import RichProgressBar
+
+from personae.types import InputError
+
+
+def steps(trainer: lightning.Trainer, batches: int) -> float:
+    """How many steps training will take, infinite where only time ends it. InputError where it would never validate,
+    or learn nothing."""
+    most = trainer.limit_train_batches
+    length = min(most, batches) if isinstance(most, int) else int(most * batches)
+    interval = getattr(trainer, "val_check_interval", None)  # missing where it is a time
+    every = trainer.check_val_every_n_epoch  # None where batches are counted across epochs
+    if every and isinstance(interval, int) and interval > length:
+        raise InputError(f"trainer.val_check_interval: {interval} is more than the {length} batches of an epoch")
+    epoch = -(-length // trainer.accumulate_grad_batches)
+    if not trainer.limit_val_batches:
+        raise InputError("trainer.limit_val_batches: 0 leaves nothing to select the best weights on; give at least 1")
+    limits = (trainer.max_steps, epoch * (-1 if trainer.max_epochs is None else trainer.max_epochs))
+    found = min((limit for limit in limits if limit >= 0), default=float("inf"))
+    if not found:
+        raise InputError("trainer: max_epochs, max_steps or limit_train_batches is 0, so that nothing would be learnt")
+    if interval is not None:
+        batch = interval if isinstance(interval, int) else max(1, int(length * interval))
+        first = ((every or 1) - 1) * epoch + -(-batch // trainer.accumulate_grad_batches)
+        if found < first:
+            raise InputError(
+                f"trainer: training ends after {found} steps, before dev is measured for the first time, after "
+                f"{first}; make it longer, or val_check_interval or check_val_every_n_epoch smaller"
+            )
+    return found
+
+
+def keep_memory() -> None:
+    """Tells glibc not to return large blocks to the system at once: every step asks for the same ones again."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: take them from the heap
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to two gigabytes
+
+
+class Progress(RichProgressBar):
+    """Lightning's progress bar, on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(console_kwargs={"stderr": True})
