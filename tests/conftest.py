@@ -82,7 +82,30 @@ def full_disk() -> FullDisk:
 
 
 @pytest.fixture(scope="session")
-def build(cases: Sequence[Example]) -> Build:
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a random BERT of two layers, and a tokenizer that knows the cases' words and else letters."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("backbone")
+    letters = [chr(ord("a") + place) for place in range(26)]
+    words = [word for word in dict.fromkeys(_WORDS.split()) if word not in letters]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    known = [*special, *words, *letters, *("##" + letter for letter in letters), "?", "."]
+    BertTokenizer(vocab={word: number for number, word in enumerate(known)}).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(known), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    torch.manual_seed(0)
+    bert = BertModel(config)
+    for weight in bert.parameters():  # so that texts are far apart, and no bias is zero
+        weight.data += 0.4 * torch.randn_like(weight)
+    bert.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def build(cases: Sequence[Example], backbone: str) -> Build:
     """A model by its name, as small as its constructor lets it be, prepared on the cases; ready to answer."""
     import inspect
     from importlib import import_module
@@ -97,7 +120,9 @@ def build(cases: Sequence[Example]) -> Build:
         module, _, constructor = classes[name].rpartition(".")
         torch.manual_seed(seed)
         make = getattr(import_module(module), constructor)
-        small = {"hidden": 8, "features": 8, "words": Words(glove_size=0, task=8, filters=4), **arguments}
+        words = Words(glove_size=0, task=8, filters=4)
+        pretrained = {"backbone": backbone, "sentence_encoder": backbone}
+        small = {"hidden": 8, "features": 8, "words": words, **pretrained, **arguments}
         try:
             model = make(**{key: small[key] for key in inspect.signature(make).parameters if key in small})
         except InputError as error:

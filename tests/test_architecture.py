@@ -13,7 +13,7 @@ from personae import catalogue
 
 ROOT = Path(catalogue.__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "personae").rglob("*.py"))
-HEAVY = ("torch", "lightning", "transformers", "gensim", "scipy", "pyarrow", "numpy")
+HEAVY = ("torch", "matplotlib", "lightning", "transformers", "gensim", "scipy", "pyarrow", "numpy")
 
 
 def test_sources_are_found() -> None:

@@ -1,5 +1,6 @@
-import importlib.util
+import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,14 +15,16 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 KEYS = {"what", "ratio", "ours", "theirs", "unit", "runs", "equal", "machine"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _importable() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield
+
+
 @pytest.fixture(scope="module")
 def step() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("selection_step", FOLDER / "selection_step.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("selection_step")
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +59,27 @@ def test_a_readable_line(step: ModuleType, arguments: list[str], capsys: pytest.
 
 
 @pytest.mark.parametrize("reading", ["packed", "reversed"])
-def test_both_ways_to_read_padding_give_our_states(step: ModuleType, reading: str) -> None:
+def test_both_ways_to_read_padding_give_our_states(reading: str) -> None:
     torch.manual_seed(0)
     ours, lengths = BiLSTM(width=3, hidden=4), torch.tensor([2, 5, 1])
     inputs = torch.randn(3, 5, 3)
     packing = pack(torch.tensor([0, 5, 10]), lengths)
     expected = ours(ours.project(inputs.flatten(0, 1)), packing)
-    states = step.PlainBiLSTM(ours, reading)(inputs, lengths).flatten(0, 1)[packing.rows]
+    states = importlib.import_module("plain").PlainBiLSTM(ours, reading)(inputs, lengths).flatten(0, 1)[packing.rows]
     torch.testing.assert_close(states, expected)
 
 
 def test_padding_that_leaks_is_not_equal(
     step: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = step._pooled
+    plain = importlib.import_module("plain")
+    right = plain.pooled
 
     def leaking(states: Tensor, lengths: Tensor) -> Tensor:
         pooled: Tensor = right(states, torch.full_like(lengths, states.shape[1]))
         return pooled
 
-    monkeypatch.setattr(step, "_pooled", leaking)
+    monkeypatch.setattr(plain, "pooled", leaking)
     assert step.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["equal"] is False
 

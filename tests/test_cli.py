@@ -146,6 +146,9 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(model) >= {"name", "families", "paper", "file", "recipes", "shipped"}
         assert "http" in model["paper"]
         assert model["recipes"] or not model["trained"]
+        assert set(model["results"]) <= {model["name"], *model["recipes"]}
+    assert main(["models"]) == 0
+    assert "0.420 [0.407, 0.432]" in capsys.readouterr().out
 
 
 def test_data_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def slug(heading: str) -> str:
 def test_the_pages() -> None:
     assert [page.relative_to(ROOT).as_posix() for page in PAGES] == [
         *("CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
-        *("docs/data.md", "docs/index.md", "docs/metrics.md", "docs/recipes.md"),
-        *("docs/results.md", "docs/tutorial.md"),
+        *("docs/data.md", "docs/explain.md", "docs/index.md", "docs/metrics.md", "docs/recipes.md"),
+        *("docs/reproduce.md", "docs/results.md", "docs/tutorial.md"),
         "benchmarks/README.md",
     ]
 
@@ -114,7 +114,7 @@ def test_links_resolve() -> None:
 
 def test_python_compiles() -> None:
     found = blocks("python")
-    assert len(found) == 8
+    assert len(found) == 9
     for page, text in found:
         compile(text, page, "exec")
 

@@ -1,6 +1,7 @@
 import pytest
 
-from personae.published import load, lookup, papers, tables
+from personae import recipes
+from personae.published import load, lookup, measured, papers, tables
 from personae.types import InputError, Paper
 
 
@@ -62,6 +63,19 @@ def test_load_says_which_paper_and_data() -> None:
         recorded = load(paper)
         assert recorded["paper"].endswith((" 2019)", " 2021)", " 2022)"))
         assert recorded["dataset"]
+
+
+def test_what_was_measured_names_recipes_and_says_on_what() -> None:
+    names = {"tfidf", "minilm", *recipes.shipped()}
+    assert set(measured()) <= names
+    assert set(measured()) >= {"tfidf", "selection/dim-personachat"}
+    for name, result in measured().items():
+        assert result["candidates"] == "official"
+        assert (result["cpu_seconds"] is None) == (name not in recipes.shipped())
+        for metric in ("hits@1/20", "mrr/20"):
+            value = result["metrics"][metric]
+            assert value["n"] == 7801
+            assert 0 < value["low"] < value["value"] < value["high"] < 1
 
 
 def test_a_change_of_what_was_loaded_stays_with_its_owner() -> None:

@@ -3,15 +3,36 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Literal, Self
 
 import torch
 
 from personae import run
 from personae.tasks.base import Task
-from personae.types import Dialogue, Example, InputError, Persona, Ranked, Speaker, Turn
+from personae.text import UNKNOWN
+from personae.types import (
+    Attention,
+    Dialogue,
+    Effect,
+    Example,
+    Explained,
+    InputError,
+    Persona,
+    Ranked,
+    Speaker,
+    Turn,
+)
+
+Owner = Literal["self", "partner"]
+OWNERS: tuple[Owner, ...] = ("self", "partner")
 
 log = logging.getLogger(__name__)
+
+
+COMPANY = 100
+"""Among how many candidates, the best, it is told what a persona line does to one: to score them all again without each
+line would take long where there are thousands."""
 
 
 class Agent:
@@ -48,33 +69,85 @@ class Agent:
         with a warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
         without which the score falls most. InputError where there is no candidate.
         """
+        example = self.case(candidates=candidates, persona=persona, context=context, partner=partner)
+        scores, order = self._ranked(example)
+        facts = map(_weightiest, self._effects(example, scores, order[:explain], ("self",)) if explain else [])
+        return [
+            Ranked(example.target.candidates[place], scores[place], place, fact)
+            for place, fact in zip_longest(order, facts)
+        ]
+
+    def explain(self, example: Example, *, top: int = 1) -> list[Explained]:
+        """Why the first `top` candidates have their place, best first, and the true reply, where it is known and none
+        of them. `example` is one of a corpus, or what `case` makes of texts. InputError where `top` is less than 1."""
+        if top < 1:
+            raise InputError(f"top: {top} is not at least 1")
+        scores, order = self._ranked(example)
+        reply, candidates = example.target.text, example.target.candidates
+        chosen = order[:top]
+        if reply and reply in candidates and reply not in (candidates[place] for place in chosen):
+            chosen.append(candidates.index(reply))
+        shares = self._log_shares(example, scores)
+        explained = []
+        for place, effects in zip(chosen, self._effects(example, scores, chosen), strict=True):
+            attention, weights = self._looks(example, place)
+            if weights:
+                effects = [replace(effect, weight=weight) for effect, weight in zip(effects, weights, strict=True)]
+            explained.append(
+                Explained(
+                    text=candidates[place],
+                    score=scores[place],
+                    index=place,
+                    rank=order.index(place) + 1,
+                    log_share=shares[place] if shares else None,
+                    effects=tuple(effects),
+                    attention=attention,
+                )
+            )
+        return explained
+
+    def case(
+        self,
+        *,
+        candidates: Sequence[str],
+        persona: Sequence[str] = (),
+        context: Sequence[str] = (),
+        partner: Sequence[str] = (),
+    ) -> Example:
+        """The example that texts make, given as `rank` is given them; its true reply is not known. A model that needs
+        no training is prepared for its candidates."""
         candidates, persona = _texts("candidates", candidates), _texts("persona", persona)
         context, partner = _texts("context", context), _texts("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
-        persona, partner = self._read(persona, "self"), self._read(partner, "partner")
-        example = _example(candidates, persona, context, partner)
+        self._warn(persona, "self")
+        self._warn(partner, "partner")
+        example = _example(candidates, self._read(persona, "self"), context, self._read(partner, "partner"))
         if not hasattr(self.task.model, "loss"):
             self.task.model.prepare(candidates)
-        scores = self._scores(example)
-        order = sorted(range(len(candidates)), key=lambda place: -scores[place])
-        facts = self._facts(example, scores) if explain and persona else [None] * len(candidates)
-        return [
-            Ranked(candidates[place], scores[place], place, facts[place] if position < explain else None)
-            for position, place in enumerate(order)
-        ]
+        return example
 
-    def _read(self, lines: tuple[str, ...], whose: Literal["self", "partner"]) -> tuple[str, ...]:
-        """The lines of a persona that the model reads; a warning says what is left out."""
-        model, owner = self.task.model, {"self": "the one who replies", "partner": "the other speaker"}[whose]
-        limits = getattr(model, "limits", None)
-        if lines and model.persona not in (whose, "both"):
-            log.warning("this model reads no persona of %s (persona: %s); it is left out", owner, model.persona)
+    def _warn(self, lines: tuple[str, ...], whose: Owner) -> None:
+        """Says which lines of a persona the model does not read."""
+        read, owner = self._read(lines, whose), {"self": "the one who replies", "partner": "the other speaker"}[whose]
+        if lines and not read:
+            log.warning(
+                "this model reads no persona of %s (persona: %s); it is left out", owner, self.task.model.persona
+            )
+        elif len(read) < len(lines):
+            log.warning("this model reads the first %d lines about %s; the rest is left out", len(read), owner)
+
+    def _read(self, lines: tuple[str, ...], whose: Owner) -> tuple[str, ...]:
+        """The lines of a persona that the model reads."""
+        if self.task.model.persona not in (whose, "both"):
             return ()
-        if limits is not None and len(lines) > limits.lines:
-            log.warning("this model reads the first %d lines about %s; the rest is left out", limits.lines, owner)
-            return lines[: limits.lines]
-        return lines
+        limits = getattr(self.task.model, "limits", None)
+        return lines if limits is None else lines[: limits.lines]
+
+    def _ranked(self, example: Example) -> tuple[list[float], list[int]]:
+        """The scores of the candidates, and their places, best first."""
+        scores = self._scores(example)
+        return scores, sorted(range(len(scores)), key=lambda place: -scores[place])
 
     def _scores(self, example: Example) -> list[float]:
         """Of all candidates, some at a time, so that memory does not grow with their number."""
@@ -87,26 +160,48 @@ class Agent:
                 scores += self.task.model.score(batch)[0].float().tolist()
         return scores
 
-    def _facts(self, example: Example, scores: Sequence[float]) -> list[str | None]:
-        """For each candidate the line of the replier's persona without which its score falls most, None where none
-        falls."""
-        lines = example.facts("self")
-        cases = [_with_persona(example, lines[:i] + lines[i + 1 :]) for i in range(len(lines))]
-        whole, *without = (self._comparable(row) for row in (scores, *map(self._scores, cases)))
-        facts: list[str | None] = []
-        for place, score in enumerate(whole):
-            falls = [score - left[place] for left in without]
-            most = max(range(len(lines)), key=falls.__getitem__)
-            facts.append(lines[most] if falls[most] > 1e-6 else None)
-        return facts
+    def _effects(
+        self, example: Example, scores: Sequence[float], places: Sequence[int], owners: Sequence[Owner] = OWNERS
+    ) -> list[list[Effect]]:
+        """For each candidate at `places`, what each line of the personas of `owners` does to it, among the `COMPANY`
+        best ones."""
+        best = sorted(range(len(scores)), key=lambda place: -scores[place])[:COMPANY]
+        company = list(dict.fromkeys([*places, *best]))
+        among = tuple(example.target.candidates[place] for place in company)
+        example = replace(example, target=replace(example.target, candidates=among))
+        scores = [scores[place] for place in company]
+        whole = self._log_shares(example, scores) or scores
+        effects: list[list[Effect]] = [[] for _ in places]
+        for whose in owners:
+            lines = self._read(example.facts(whose), whose)
+            for number, line in enumerate(lines):
+                less = _with_persona(example, whose, lines[:number] + lines[number + 1 :])
+                left = self._scores(less)
+                left = self._log_shares(example, left) or left
+                for place, found in enumerate(effects):
+                    found.append(Effect(whose, line, left[place] - whole[place]))
+        return effects
 
-    def _comparable(self, scores: Sequence[float]) -> list[float]:
-        """Scores that can be compared between personas: a logit means something beside those of the other candidates
-        only, so it becomes the logarithm of a share."""
-        if self.scale != "logit":
-            return list(scores)
+    def _log_shares(self, example: Example, scores: Sequence[float]) -> list[float]:
+        """What can be compared between personas where a score cannot: a logit means something beside those of other
+        candidates only, so it becomes the logarithm of a share. Empty where a score is a similarity, which can be
+        compared, or no two candidates differ, so that shares never change."""
+        if self.scale != "logit" or len(set(example.target.candidates)) < 2:
+            return []
         shares: list[float] = torch.tensor(scores).log_softmax(0).tolist()
         return shares
+
+    def _looks(self, example: Example, place: int) -> tuple[tuple[Attention, ...], list[float]]:
+        """Where the candidate at `place` looks, and how much attention persona fusion pays to each line that is read;
+        nothing where the model does not say, or has nothing to look at."""
+        model, target = self.task.model, example.target
+        alone = replace(target, candidates=target.candidates[place : place + 1])
+        batch = model.collate([replace(example, target=alone)]).to(self.task.device)
+        with torch.inference_mode():
+            found = model.attention(batch)[0][0] if hasattr(model, "attention") else ()
+            weights = model.line_weights(batch) if hasattr(model, "line_weights") else ()
+            of_lines = [weight for persona in weights for weight in persona[0, 0].tolist()]
+        return tuple(one for one in found if one.sentences != ((UNKNOWN,),)), of_lines
 
 
 def _texts(name: str, texts: Iterable[str]) -> tuple[str, ...]:
@@ -126,6 +221,16 @@ def _example(
     return Example(Dialogue("dialogue", speakers, turns), Turn(1, "", tuple(candidates)))
 
 
-def _with_persona(example: Example, facts: tuple[str, ...]) -> Example:
-    partner, own = example.context.speakers
-    return replace(example, context=replace(example.context, speakers=(partner, replace(own, persona=Persona(facts)))))
+def _with_persona(example: Example, whose: Owner, facts: tuple[str, ...]) -> Example:
+    place = example.target.speaker if whose == "self" else 1 - example.target.speaker
+    first, second = (
+        replace(speaker, persona=Persona(facts)) if number == place else speaker
+        for number, speaker in enumerate(example.context.speakers)
+    )
+    return replace(example, context=replace(example.context, speakers=(first, second)))
+
+
+def _weightiest(effects: Sequence[Effect]) -> str | None:
+    """The line without which the score falls most, None where none falls."""
+    most = min(effects, key=lambda effect: effect.change, default=None)
+    return most.line if most and most.change < -1e-6 else None

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from personae import recipes
+from personae import published, recipes
 
 ROOT = Path(__file__).parent / "models"
 
@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent / "models"
 @cache
 def models() -> list[dict[str, Any]]:
     """Every model: its name and file, the families it belongs to, its class, what it does, its papers, its recipes, and
-    whether it needs training (has a loss)."""
-    found = []
+    what these reached or, where it needs no training (has no loss), the model."""
+    found, measured = [], published.measured()
     for file in sorted(ROOT.glob("*/*.py")):
         if file.stem == "__init__":
             continue
@@ -24,6 +24,7 @@ def models() -> list[dict[str, Any]]:
         summary, _, rest = (ast.get_docstring(tree) or "").partition("\n\n")
         module = f"personae.models.{file.parent.name}.{file.stem}"
         classes = {node.name: _methods(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+        titles = [title for title, path in recipes.shipped().items() if f"{module}." in path.read_text("utf-8")]
         name = next(name for name, methods in classes.items() if {"collate", "score"} <= methods)
         found.append(
             {
@@ -34,9 +35,8 @@ def models() -> list[dict[str, Any]]:
                 "file": f"personae/models/{file.parent.name}/{file.name}",
                 "class": f"{module}.{name}",
                 "trained": "loss" in classes[name],
-                "recipes": [
-                    title for title, path in recipes.shipped().items() if f"{module}." in path.read_text("utf-8")
-                ],
+                "recipes": titles,
+                "results": {title: measured[title] for title in (file.stem, *titles) if title in measured},
                 "shipped": False,
             }
         )

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from personae import options
 from personae.types import InputError, Whose
@@ -49,6 +49,7 @@ def evaluate(
     persona: Whose | None = None,
     candidates: int | None = None,
     seed: int = 0,
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     out: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -61,12 +62,22 @@ def evaluate(
         persona: whose persona the model reads, if not the one that it was made for.
         candidates: how many are drawn for each reply where the file has none, the true one among them; 20 if not given.
         seed: of that draw.
+        precision: of the numbers that the model computes with; half of it is faster where the hardware has it.
         out: a folder for predictions.jsonl and metrics.json.
         json: print one JSON object.
     """
     from personae import run
 
-    result = run.evaluate(model, data, split=split, persona=persona, candidates=candidates, seed=seed, out=out)
+    result = run.evaluate(
+        model,
+        data,
+        split=split,
+        persona=persona,
+        candidates=candidates,
+        seed=seed,
+        out=out,
+        precision=precision,
+    )
     _print_metrics(result, json=json)
 
 
@@ -85,23 +96,7 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> N
     if json:
         console.as_json(result)
         return
-    rows = []
-    for name, row in result["metrics"].items():
-        test, name_of_test = (row["mcnemar"]["p"], "McNemar") if "mcnemar" in row else (row["t_test"]["p"], "t")
-        difference = row["difference"]
-        cells = (
-            name,
-            f"{row['a']['value']:.4f}",
-            f"{row['b']['value']:.4f}",
-            f"{difference['value']:+.4f} {_interval(difference)}",
-            "-" if difference["p"] is None else f"{difference['p']:.4f}",
-            "-" if test is None else f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
-        )
-        rows.append(cells)
-    columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
-    examples = f"{result['n']} examples in {result['dialogues']} dialogues"
-    title = f"{run_a} against {run_b}, {examples}, {_drawn(result['candidates'])}"
-    console.table(columns, rows, title=title, right=columns[1:])
+    console.comparison(result, f"{run_a} against {run_b}")
 
 
 def rank(
@@ -130,10 +125,8 @@ def rank(
     from personae import console
     from personae.agent import Agent
 
-    facts, said, replies = _lines(persona), _lines(context), _lines(candidates)
+    facts, said, replies = _lines(persona), _lines(context), _replies(candidates)
     about = _lines(partner) if partner else []
-    if not replies:
-        raise InputError(f"{candidates}: holds no reply; give one in each line")
     if top is not None and top < 1:
         raise InputError(f"--top: {top} is not at least 1")
     agent = Agent.load(model)
@@ -151,6 +144,47 @@ def rank(
     console.table(("rank", agent.scale, "reply", *(["weighed most"] if explain else [])), rows)
 
 
+def explain(
+    model: str,
+    *,
+    persona: Path | None = None,
+    context: Path | None = None,
+    candidates: Path | None = None,
+    partner: Path | None = None,
+    data: str | None = None,
+    case: Sequence[str] = (),
+    top: int = 1,
+    out: Path,
+    json: bool = False,
+) -> None:
+    """Show why the best replies are where they are: what each persona line does, and where each word looks.
+
+    Args:
+        model: a run folder, or a model that needs no training, by name ("minilm", "tfidf").
+        persona: a text file, a line about the one who replies in each line; may be empty.
+        context: a text file, an utterance in each line, the partner's last; may be empty.
+        candidates: a text file, a reply in each line.
+        partner: a text file, lines about the other speaker; a warning says what is not read of either persona.
+        data: in place of these, a file of dialogues, as it is or below PERSONAE_DATA.
+        case: which of its cases, by the id in predictions.jsonl, DIALOGUE#TURN; may be given several times.
+        top: explain so many of the best; of a case of --data the true reply, too.
+        out: a folder for explanation.json and the pictures.
+        json: print one JSON object, the content of explanation.json.
+    """
+    from personae import console, explanation
+
+    files = {"persona": persona, "context": context, "partner": partner}
+    texts = {name: _lines(path) for name, path in files.items() if path}
+    if candidates:
+        texts["candidates"] = _replies(candidates)
+    result = explanation.write(model, texts, data=data, ids=case, top=top, out=out)
+    if json:
+        console.as_json(result)
+    else:
+        explanation.show(result)
+        print(f"written to {out}: explanation.json and a picture of each")
+
+
 def models(*, shipped: bool = False, json: bool = False) -> None:
     """List the models and their recipes.
 
@@ -164,16 +198,40 @@ def models(*, shipped: bool = False, json: bool = False) -> None:
     if json:
         console.as_json({"models": found})
         return
-    rows = [
-        (
-            model["name"],
-            ", ".join(model["families"]),
-            model["summary"],
-            "\n".join(model["recipes"]) if model["trained"] else "needs no training",
-        )
-        for model in found
-    ]
-    console.table(("model", "family", "what it does", "recipes"), rows)
+    console.models(found)
+
+
+def reproduce(
+    table: str,
+    *,
+    budget: Literal["cpu-small", "gpu-full"] = "cpu-small",
+    runs: Path | None = None,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+    revised_train: str | None = None,
+    json: bool = False,
+) -> None:
+    """Make a paper's table again: train what is missing, measure, and lay the paper's numbers beside ours.
+
+    Args:
+        table: the paper's name and the table's, such as dim/table3.
+        budget: how much is trained; cpu-small are the recipes as shipped, gpu-full those for a GPU.
+        runs: a folder for runs, which tables share; PERSONAE_HOME/runs if not given.
+        out: a folder for table.md, table.json and table.svg; reproduced/PAPER-TABLE if not given.
+        only: a row to train and measure, by its label; may be given several times; all if not given.
+        revised_train: a file of training dialogues with revised personas.
+        json: print one JSON object.
+    """
+    from personae import console
+    from personae import reproduce as made
+    from personae.published import plans
+
+    def say(message: str) -> None:
+        print(message, file=sys.stderr)
+
+    plan = plans.read(table)
+    result = made.reproduce(plan, budget=budget, runs=runs, out=out, only=only, revised_train=revised_train, say=say)
+    (console.as_json if json else console.reproduction)({"rows": result["rows"]})
 
 
 def verify(path: str, *, json: bool = False) -> None:
@@ -243,7 +301,9 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "compare": compare,
     "rank": rank,
+    "explain": explain,
     "models": models,
+    "reproduce": reproduce,
 }
 
 
@@ -294,8 +354,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(given: Sequence[str]) -> int:
-    resume = "; fit --resume goes on from what was kept" if given[:1] == ["fit"] else ""
-    return _fail(f"interrupted{resume}", 130)
+    how = {"fit": "fit --resume", "reproduce": "the same command"}.get(" ".join(given[:1]))
+    return _fail(f"interrupted; {how} goes on from what was kept" if how else "interrupted", 130)
 
 
 def _lines(path: Path) -> list[str]:
@@ -305,27 +365,18 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for _, line in lines.numbered(path, blank=True)]
 
 
+def _replies(path: Path) -> list[str]:
+    """The lines of a file of candidates. InputError where there is none."""
+    found = _lines(path)
+    if not found:
+        raise InputError(f"{path}: holds no reply; give one in each line")
+    return found
+
+
 def _print_metrics(result: dict[str, Any], *, json: bool) -> None:
     from personae import console
 
-    if json:
-        console.as_json(result)
-        return
-    data = result["data"]
-    measured = f"{result['model']} on {data['path'] or data['split']}"
-    title = f"{measured}, {_drawn(data['candidates'])}, persona {result['persona']}"
-    rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
-    console.table(("metric", "value", "95 % interval", "examples"), rows, title=title)
-    if paper := result.get("published"):
-        print(f"published: {paper['row']}, {paper['column']} {paper['value']} on {paper['dataset']}")
-
-
-def _drawn(draw: dict[str, str]) -> str:
-    return f"candidates {draw['name']} ({draw['sha256'][:12]})"
-
-
-def _interval(row: dict[str, Any]) -> str:
-    return "-" if row["low"] is None else f"[{row['low']:.4f}, {row['high']:.4f}]"
+    (console.as_json if json else console.metrics)(result)
 
 
 def _print_facts(facts: dict[str, Any], *, json: bool) -> None:

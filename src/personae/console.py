@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,68 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str =
     Console(width=None if sys.stdout.isatty() else 160).print(made)
 
 
+def metrics(result: dict[str, Any]) -> None:
+    """Prints what an evaluation measured."""
+    data = result["data"]
+    measured = f"{result['model']} on {data['path'] or data['split']}"
+    title = f"{measured}, {_drawn(data['candidates'])}, persona {result['persona']}"
+    rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
+    table(("metric", "value", "95 % interval", "examples"), rows, title=title)
+    if paper := result.get("published"):
+        print(f"published: {paper['row']}, {paper['column']} {paper['value']} on {paper['dataset']}")
+
+
+def comparison(result: dict[str, Any], what: str) -> None:
+    """Prints how two results compare."""
+    rows = []
+    for name, row in result["metrics"].items():
+        test, name_of_test = (row["mcnemar"]["p"], "McNemar") if "mcnemar" in row else (row["t_test"]["p"], "t")
+        difference = row["difference"]
+        cells = (
+            name,
+            f"{row['a']['value']:.4f}",
+            f"{row['b']['value']:.4f}",
+            f"{difference['value']:+.4f} {_interval(difference)}",
+            "-" if difference["p"] is None else f"{difference['p']:.4f}",
+            "-" if test is None else f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
+        )
+        rows.append(cells)
+    columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
+    examples = f"{result['n']} examples in {result['dialogues']} dialogues"
+    table(columns, rows, title=f"{what}, {examples}, {_drawn(result['candidates'])}", right=columns[1:])
+
+
+def reproduction(result: dict[str, Any]) -> None:
+    """Prints the numbers of a paper's table that there are ours of, and why there are no others."""
+    made = [row for row in result["rows"] if "why" not in row]
+    rows = [
+        (
+            row["system"],
+            row["column"],
+            "-" if row["published"] is None else str(row["published"]),
+            f"{row['ours']:.1f}",
+            _interval(row, places=1),
+            str(row["n"]),
+        )
+        for row in made
+    ]
+    table(("system", "column", "paper", "here", "95 % interval", "n"), rows, right=("paper", "here", "n"))
+    for why, count in Counter(row["why"] for row in result["rows"] if "why" in row).items():
+        print(f"{count} not run: {why}")
+
+
+def models(found: Iterable[dict[str, Any]]) -> None:
+    """Prints the models, their recipes and what these reached."""
+    rows = []
+    for model in found:
+        ways = model["recipes"] if model["trained"] else [model["name"]]
+        results = [model["results"].get(way, {}).get("metrics", {}).get("hits@1/20") for way in ways]
+        reached = [f"{row['value']:.3f} {_interval(row, places=3)}" if row else "-" for row in results]
+        recipes = "\n".join(ways) if model["trained"] else "needs no training"
+        rows.append((model["name"], model["summary"], recipes, "\n".join(reached)))
+    table(("model", "what it does", "recipes", "hits@1/20, n 7801"), rows)
+
+
 def facts(content: Any) -> None:
     """Prints nested facts, one a line."""
     print(pretty_repr(content, expand_all=True))
@@ -37,3 +100,11 @@ def as_json(content: Any) -> None:
     """Prints one JSON object on one line; in ASCII where standard output cannot hold more."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(re.sub("[\ud800-\udfff]", lambda half: ascii(half[0])[1:-1], json.dumps(content, ensure_ascii=not unicode)))
+
+
+def _drawn(draw: dict[str, str]) -> str:
+    return f"candidates {draw['name']} ({draw['sha256'][:12]})"
+
+
+def _interval(row: dict[str, Any], *, places: int = 4) -> str:
+    return "-" if row["low"] is None else f"[{row['low']:.{places}f}, {row['high']:.{places}f}]"

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -63,6 +63,8 @@ def _command(function: Callable[..., None]) -> ArgumentParser:
             made.add_argument(name, type=parameter.annotation, help=documented[name])
         elif parameter.annotation is bool:
             made.add_argument(f"--{name}", action="store_true", default=parameter.default, help=documented[name])
+        elif parameter.annotation == Sequence[str]:  # may be given several times
+            made.add_argument(f"--{name}", action="append", default=[], help=documented[name])
         elif parameter.kind is parameter.KEYWORD_ONLY:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default

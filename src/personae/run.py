@@ -27,6 +27,7 @@ from personae import __version__, catalogue, checkpoint, recipes, results, train
 from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
+from personae.nn.embedding import WordEmbedding
 from personae.published import lookup
 from personae.results import Precision
 from personae.tasks.base import Task
@@ -104,7 +105,8 @@ def fit(
         seed: of the weights, of the order of training and of what is drawn.
         patience: stop after so many validations without a better one; never if None.
         save_every: keep the state, to resume from, every so many steps, besides at every validation.
-        init_from: a run folder; weights that have a name and a shape in common with its model start as they are there.
+        init_from: a run folder; weights that have a name and a shape in common with its model start as they are there,
+            and the words whose vectors it has trained keep them.
         paper: where the system is published.
         resume: go on from the state kept in `out`; the result is that of a run that was never interrupted.
 
@@ -161,6 +163,7 @@ def fit(
         raise InputError("trainer.max_time: is over before dev was measured; give more")
     keeper.clock()
     task.model.load_state_dict(checkpoint.load(keeper.best))
+    task.eval().remember(replies)
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
     learnt = {"sha256": digest, "train": len(replies), "dev": len(dev)}
@@ -311,8 +314,13 @@ def _check_persona(task: Task, cases: Sequence[Example], where: str, option: str
 
 
 def _init(task: Task, folder: str) -> None:
-    """Copies the weights of a run that this model has too, by name and shape. InputError where there are none."""
-    theirs = dict(load(folder).model.named_parameters())
+    """Copies the weights of a run that this model has too, by name and shape, and which words the trained ones are of.
+    InputError where there are none."""
+    model = load(folder).model
+    theirs, parts = dict(model.named_parameters()), dict(model.named_modules())
+    for name, part in task.model.named_modules():
+        if isinstance(part, WordEmbedding) and isinstance(parts.get(name), WordEmbedding):
+            part.set_extra_state(parts[name].get_extra_state())
     shared = {
         name: weight
         for name, weight in task.model.named_parameters()

@@ -7,6 +7,9 @@ from typing import Literal, Protocol, runtime_checkable
 Whose = Literal["none", "self", "partner", "both"]
 """Whose persona is used: the replier's own (self), the other speaker's (partner), both, or none."""
 
+Read = Literal["context"] | Whose
+"""What of a case is read: the context, or the lines of a persona."""
+
 
 class InputError(ValueError):
     """A mistake in what the user gave; its message names the file, line or field and says what to do."""
@@ -86,6 +89,44 @@ class Ranked:
     score: float
     index: int
     fact: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a line of someone's persona does to a candidate: `change` is by how much the score changes when the line is
+    removed, `weight` the attention that the model's persona fusion pays to it (None where it has no such fusion)."""
+
+    whose: Whose
+    line: str
+    change: float
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Where a reply looks: for each of its `words` a row of weights, which sum to one, over all words of the
+    `sentences`, which are what `to` says: the last utterances of the context, or the lines of a persona."""
+
+    to: Read
+    words: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why a candidate has its place: `rank` is counted from 1, `index` is the place in the list that was given, `score`
+    is as the model means it. `log_share` is the logarithm of the share that a softmax over all candidates gives it, and
+    what the `effects` are changes of; None where these are changes of the score itself, since that is a similarity, or
+    no two candidates differ."""
+
+    text: str
+    score: float
+    index: int
+    rank: int
+    log_share: float | None
+    effects: tuple[Effect, ...] = ()
+    attention: tuple[Attention, ...] = ()
 
 
 @runtime_checkable

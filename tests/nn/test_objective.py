@@ -37,6 +37,12 @@ def test_the_losses(kind: Literal["listwise", "pointwise", "pairwise"], expected
     assert scores.grad[0, 2] < 0 < scores.grad[0, 0]
 
 
+def test_only_what_violates_the_margin_may_count() -> None:
+    scores = torch.cat([SCORES, torch.tensor([[0.1, 0.9, 0.3]])])
+    loss = Objective("pairwise", margin=0.2, violating=True)(scores, torch.tensor([2, 0, 1]))
+    assert loss.item() == pytest.approx(((0.2 - 0.5 + 2) / 1 + 0 + 0) / 3)
+
+
 def test_a_margin_that_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"task\.objective\.margin: 0 is not above 0"):
         Objective("pairwise", margin=0)

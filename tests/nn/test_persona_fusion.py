@@ -57,6 +57,17 @@ def test_equations_9_to_16(fusion: Fusion) -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_fused_persona_is_the_lines_by_their_weights(fusion: Fusion) -> None:
+    part = made(fusion)
+    persona, there, context, response = given()
+    (weights,) = part.weights([(persona, there)], context, response)
+    assert weights.shape == (CASES, CANDIDATES, LINES)
+    torch.testing.assert_close(weights @ persona, fuse(part, persona, there, context, response))
+    torch.testing.assert_close(weights.sum(2), (there.any(1).double())[:, None].expand(-1, CANDIDATES))
+    assert not weights.masked_select(~there[:, None]).any()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_what_stands_where_no_line_is_has_no_effect(fusion: Fusion) -> None:
     part = made(fusion)
     persona, there, context, response = given()

@@ -36,15 +36,43 @@ def test_the_rate_cools_down_at_the_end() -> None:
     assert found == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.1, 0.075, 0.05, 0.025, 0])
 
 
-@pytest.mark.parametrize("cooldown", [-0.1, 1.1])
-def test_a_cooldown_that_cannot_be_is_refused(cooldown: float) -> None:
-    with pytest.raises(InputError, match=r"task\.optimization\.cooldown: .* is not between 0 and 1"):
-        Optimization(cooldown=cooldown)
+def test_the_rate_warms_up_at_the_beginning() -> None:
+    how = Optimization(learning_rate=0.1, decay=1, warmup=0.25, cooldown=0.75)
+    found = rates(how.start(layer().parameters(), steps=8), 9)
+    assert found == pytest.approx([0, 0.05, 0.1, 0.5 / 6, 0.4 / 6, 0.3 / 6, 0.2 / 6, 0.1 / 6, 0])
 
 
-def test_a_cooldown_needs_an_end() -> None:
-    with pytest.raises(InputError, match=r"cooldown: needs trainer\.max_steps or trainer\.max_epochs"):
-        Optimization(cooldown=0.5).start(layer().parameters(), steps=float("inf"))
+@pytest.mark.parametrize("name", ["warmup", "cooldown"])
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_training_that_cannot_be_is_refused(name: str, share: float) -> None:
+    with pytest.raises(InputError, match=rf"task\.optimization\.{name}: .* is not between 0 and 1"):
+        Optimization(**{name: share})
+
+
+def test_training_has_room_for_warmup_and_cooldown() -> None:
+    Optimization(warmup=0.9, cooldown=0.1)
+    Optimization(warmup=0.1, cooldown=0.9)
+    with pytest.raises(InputError, match=r"task\.optimization: warmup 0\.5 and cooldown 0\.6 are more than 1"):
+        Optimization(warmup=0.5, cooldown=0.6)
+
+
+@pytest.mark.parametrize("name", ["warmup", "cooldown"])
+def test_a_share_of_training_needs_an_end(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: needs trainer\.max_steps or trainer\.max_epochs"):
+        Optimization(**{name: 0.5}).start(layer().parameters(), steps=float("inf"))
+
+
+@pytest.mark.parametrize("muon", [None, 0.0])
+def test_weights_decay_but_not_biases_and_those_of_normalisation(muon: float | None) -> None:
+    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.LayerNorm(2))
+    before = [weight.clone() for weight in model.parameters()]
+    made = Optimization(learning_rate=0.1, muon=muon, weight_decay=0.5).start(model.parameters(), steps=1)["optimizer"]
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    made.step()
+    assert isinstance(made, torch.optim.AdamW)
+    for weight, was, factor in zip(model.parameters(), before, (0.95, 1, 1, 1), strict=True):
+        torch.testing.assert_close(weight, factor * was)
 
 
 def test_frozen_parameters_are_not_optimized() -> None:
@@ -108,6 +136,7 @@ def test_optimizers_go_on_together_from_a_state() -> None:
         ({"muon": -1.0}, "muon: -1.0 is not at least 0"),
         ({"decay": -1.0}, "decay: -1.0 is not above 0"),
         ({"decay_steps": 0}, "decay_steps: 0 is not"),
+        ({"weight_decay": -1.0}, "weight_decay: -1.0 is not at least 0"),
     ],
 )
 def test_what_cannot_be_a_rate_is_refused(change: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from personae.nn.embedding import WordEmbedding
 from personae.nn.words import Sentences, Words
 from personae.types import Example, InputError, Whose
 
@@ -59,7 +60,7 @@ class Limits:
 
 def gather(
     examples: Sequence[Example],
-    words: Words,
+    words: Words | WordEmbedding,
     *,
     whose: Whose,
     limits: Limits,
@@ -94,7 +95,7 @@ def gather(
     )
 
 
-def size(example: Example, words: Words, limits: Limits) -> int:
+def size(example: Example, words: Words | WordEmbedding, limits: Limits) -> int:
     """How many words of its context a model reads."""
     said = [turn.text for turn in example.context.turns][-limits.utterances :]
     return sum(min(len(words.split(text)), limits.utterance_words) for text in said)

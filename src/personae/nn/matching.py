@@ -36,8 +36,8 @@ def match(
     cases, number = candidates.shape
     case, place = (chosen >= 0).nonzero(as_tuple=True)  # of each sentence
     said, replies = chosen[case, place], candidates.clamp(min=0).flatten()
-    words, length = _words(sentences, said), sentences.lengths[said]  # of all cases, (U,)
-    reply_words, reply_length = _words(sentences, replies), sentences.lengths[replies]  # of all candidates, (B * N,)
+    words, length = places(sentences, said), sentences.lengths[said]  # of all cases, (U,)
+    reply_words, reply_length = places(sentences, replies), sentences.lengths[replies]  # of all candidates, (B * N,)
     real = torch.arange(int(reply_length.max()), device=tokens.device) < reply_length[:, None]  # (B * N, R)
     padded = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, reply_words)
     size = length.new_zeros(cases).index_add_(0, case, length)  # words of each case
@@ -88,16 +88,16 @@ def attention(
     found = []
     for those, offered in zip(chosen, candidates, strict=True):
         said = those[those >= 0]
-        spelt, others = tuple(map(sentences.spelt, said.tolist())), tokens[_words(sentences, said)]
+        spelt, others = tuple(map(sentences.spelt, said.tolist())), tokens[places(sentences, said)]
         of_case = []
         for reply in offered[offered >= 0]:
-            weights = (tokens[_words(sentences, reply[None])] @ others.t()).softmax(1).tolist()
+            weights = (tokens[places(sentences, reply[None])] @ others.t()).softmax(1).tolist()
             of_case.append(Attention(to, sentences.spelt(int(reply)), spelt, tuple(map(tuple, weights))))
         found.append(of_case)
     return found
 
 
-def _words(sentences: Sentences, chosen: Tensor) -> Tensor:
+def places(sentences: Sentences, chosen: Tensor) -> Tensor:
     """The words of the `chosen` sentences, one after the other, as places among all words."""
     lengths, starts = sentences.lengths[chosen], sentences.starts[chosen]
     behind = starts - (lengths.cumsum(0) - lengths)

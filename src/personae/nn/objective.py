@@ -17,11 +17,13 @@ class Objective:
     `listwise` is the cross-entropy of the true reply among all candidates (equation 18 of "Partner Matters!", Gu et
     al., SIGIR 2021); `pointwise` the binary cross-entropy of each candidate by itself, as that paper trains BERT;
     `pairwise` the hinge of the true reply against each other one, which is to be beaten by `margin` (Zhang et al., ACL
-    2018).
+    2018). Its mean is over all others, or with `violating` over those that are not beaten yet, as StarSpace takes its
+    negatives (Wu et al., AAAI 2018).
     """
 
     kind: Literal["listwise", "pointwise", "pairwise"] = "listwise"
     margin: float = 1.0
+    violating: bool = False
 
     def __post_init__(self) -> None:
         if not self.margin > 0:
@@ -39,4 +41,5 @@ class Objective:
         else:
             there = there & ~true
             losses = F.relu(self.margin - scores.gather(1, target[:, None]) + scores.where(there, 0))
+            there = there & (losses > 0) if self.violating else there
         return ((losses * there).sum(1) / there.sum(1).clamp(min=1)).mean()

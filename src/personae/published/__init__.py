@@ -5,6 +5,7 @@ paper's own label, and marks of significance are left out. `dataset` says on wha
 different data sets never belong in one column.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
@@ -48,6 +49,15 @@ def tables(paper: str) -> dict[str, Table]:
         )
         for name, table in load(paper)["tables"].items()
     }
+
+
+def measured() -> dict[str, dict[str, Any]]:
+    """What the shipped recipes reached, and the models that need no training, by name: the data, whose persona, seed,
+    processor seconds of training (None without), and metrics with intervals and n, as in a run's metrics.json."""
+    found: dict[str, dict[str, Any]] = json.loads(
+        resources.files(__name__).joinpath("measured.json").read_text("utf-8")
+    )
+    return found
 
 
 def lookup(paper: Paper) -> float | None:

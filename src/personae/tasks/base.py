@@ -121,6 +121,9 @@ class Task(lightning.LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """The scalar that training makes small."""
 
+    def remember(self, examples: Sequence[Example]) -> None:
+        """Shows the training examples to the trained model, where it is one that keeps something of them."""
+
     @abstractmethod
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
         """Batches to measure on."""

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -36,6 +36,15 @@ class Selector(Scorer, Protocol):
 
     def loss(self, batch: Any, objective: Objective) -> Tensor:
         """The scalar that training makes small: what `objective` makes of the scores."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Selector, Protocol):
+    """A selector that keeps something of what it was trained on."""
+
+    def remember(self, examples: Sequence[Example]) -> None:
+        """Sees the training examples when its weights are trained."""
         ...
 
 
@@ -79,6 +88,11 @@ class Selection(Task):
     def loss(self, batch: Batch) -> Tensor:
         """What the objective makes of the model's scores."""
         return self.model.loss(batch.inputs, self.objective)
+
+    def remember(self, examples: Sequence[Example]) -> None:
+        """Shows the training examples to a model that keeps something of them."""
+        if isinstance(self.model, Remembering):
+            self.model.remember(examples)
 
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
         """Batches of like size, made when they are asked for; in a random order, so that the first of them are a

@@ -1,0 +1,197 @@
+"""Cases of 20 candidates a second on Persona-Chat's validation set: ours against the published algorithm, plainly.
+
+The plain versions are those of `plain.py`, with the weights of ours. Both sides score the same sample of cases, in
+turn, with the same threads and no gradients; building the batch is not timed, on either side. Ours takes batches of
+cases of like length, as `personae evaluate` does. The plain matchers take batches of as many cases, in the file's order
+or ordered by length, whichever is faster; plain BERT takes a case at a time, since its candidates are of like length.
+
+Scores must agree to 0.001. With --precision bf16-mixed, ours computes in half precision; plain BERT is
+timed in both, and the ratio is against the faster. `equal` then says that as many cases, to three in a thousand, are
+answered right, which is what half precision must not change; `same_order` is the share of cases ranked in the very same
+order.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import torch
+from plain import PlainBERT, PlainMatcher, Reading
+from torch import Tensor
+
+from personae.data.candidates import examples, offered
+from personae.data.read import read
+from personae.models.selection.bert import BERT
+from personae.models.selection.dim import DIM
+from personae.models.selection.hre import HRE
+from personae.models.selection.imn import IMN
+from personae.nn.words import Words
+from personae.results import environment
+from personae.tasks.selection import Selection, texts
+from personae.text import Vocabulary, words
+from personae.types import Dialogue, Example, InputError
+
+FUSIONS = ("none", "na", "ca", "ra", "cra")
+SYSTEMS = ("dim", *(f"{name}-{fusion}" for name in ("hre", "imn", "bert") for fusion in FUSIONS))
+Score = Callable[[], list[tuple[list[str], Tensor]]]
+
+
+def made(system: str, dialogues: Sequence[Dialogue], *, hidden: int, backbone: str | None) -> Any:
+    """One of the `SYSTEMS`, untrained, at the papers' sizes."""
+    name, _, fusion = system.partition("-")
+    if name == "bert":
+        return BERT(fusion=fusion, backbone=backbone, dropout=0)  # type: ignore[arg-type]
+    vectors = Words(dropout=0)
+    found = Vocabulary.of([words(text) for text in texts(dialogues)]).words[2:]
+    vectors.set_extra_state({"vocabulary": found, "unseen": []})
+    vectors.table.normal_(std=0.5)  # what they say does not matter to the speed
+    sizes: dict[str, Any] = {"words": vectors, "hidden": hidden, "dropout": 0}
+    return DIM(**sizes) if name == "dim" else {"hre": HRE, "imn": IMN}[name](fusion=fusion, **sizes)
+
+
+def scoring(score: Callable[..., Tensor], batches: Sequence[tuple[list[str], Sequence[Any]]], half: bool) -> Score:
+    """A function that scores batches of named cases."""
+
+    def run() -> list[tuple[list[str], Tensor]]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return [(names, score(*inputs).float()) for names, inputs in batches]
+
+    return run
+
+
+def seconds(score: Score) -> tuple[float, dict[str, Tensor]]:
+    """How long it takes, and the scores of each case."""
+    start = time.perf_counter()
+    found = score()
+    taken = time.perf_counter() - start
+    return taken, {name: row for names, rows in found for name, row in zip(names, rows, strict=True)}
+
+
+def right(scores: dict[str, Tensor], cases: Sequence[Example]) -> float:
+    """The share of cases whose true reply has the greatest score."""
+    hits = [case.target.candidates[int(scores[case.id].argmax())] == case.target.text for case in cases]
+    return sum(hits) / len(hits)
+
+
+def measure(
+    dialogues: Sequence[Dialogue],
+    *,
+    system: str,
+    hidden: int,
+    cases: int,
+    batch: int,
+    runs: int,
+    precision: str,
+    backbone: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The result that `--json` prints. InputError where the dialogues have too few examples."""
+    torch.manual_seed(seed)
+    found = examples(offered(dialogues)[0])
+    if len(found) < cases:
+        raise InputError(f"--cases: {cases} are more than the file's {len(found)} examples: ask for fewer")
+    if len({len(case.target.candidates) for case in found}) > 1:
+        raise InputError("--data: cases of different numbers of candidates cannot be compared")
+    chosen = sorted(random.Random(seed).sample(range(len(found)), cases))
+    sample = [found[place] for place in chosen]
+    task = Selection(model=made(system, dialogues, hidden=hidden, backbone=backbone)).eval()
+    half = precision != "32-true"
+    start = time.perf_counter()
+    batches = [([one.id for one in each.examples], [each.inputs]) for each in task.held_out(sample)]
+    building = time.perf_counter() - start
+    ours = scoring(task.model.score, batches, half)
+    plain: dict[str, Score] = {}
+    if isinstance(task.model, BERT):
+        model = PlainBERT(task.model).eval()
+        alone = [([case.id], PlainBERT.inputs(task.model.collate([case]))) for case in sample]
+        plain = {"32-true": scoring(model.score, alone, False)}
+        if half:
+            plain[precision] = scoring(model.score, alone, True)
+    else:
+        for order, ordered in (("file order", sample), ("by length", sorted(sample, key=task.model.size))):
+            parts = [ordered[place : place + batch] for place in range(0, cases, batch)]
+            given = [([c.id for c in part], PlainMatcher.inputs(task.model.collate(part))) for part in parts]
+            for reading in get_args(Reading):
+                matcher = PlainMatcher(task.model, reading).eval()
+                plain[f"{reading}, {order}"] = scoring(matcher.score, given, False)
+
+    _, answers = seconds(ours)  # a first pass allocates and picks kernels
+    tried = {name: seconds(one) for name, one in plain.items()}
+    print("plain:", *(f"{name} {taken:.2f} s" for name, (taken, _) in tried.items()), file=sys.stderr)
+    fastest = min(tried, key=lambda name: tried[name][0])
+    pairs = []
+    for run in range(runs):
+        (a, answers), (b, _) = seconds(ours), seconds(plain[fastest])
+        pairs.append((a, b))
+        print(f"run {run + 1}: {cases / a:.2f} cases a second, plain {cases / b:.2f}", file=sys.stderr)
+    others = tried["32-true" if "32-true" in tried else fastest][1]
+    difference = max(float((answers[case.id] - others[case.id]).abs().max()) for case in sample)
+    same = [torch.equal(answers[case.id].argsort(), others[case.id].argsort()) for case in sample]
+    changed = abs(right(answers, sample) - right(others, sample))
+    ratio = statistics.median(b / a for a, b in pairs)
+    return {
+        "what": f"cases of {len(sample[0].target.candidates)} candidates a second, {system}, {precision}",
+        "ratio": ratio,
+        "ours": cases / statistics.median(a for a, _ in pairs),
+        "theirs": cases / statistics.median(b for _, b in pairs),
+        "unit": "cases a second",
+        "runs": runs,
+        "equal": changed <= 0.003 if half else difference <= 1e-3,
+        "machine": {**environment(torch.device("cpu")), "cores": os.cpu_count()},
+        "cases": cases,
+        "ratios": [b / a for a, b in pairs],
+        "with_building": cases / (statistics.median(a for a, _ in pairs) + building),
+        "difference": difference,
+        "same_order": sum(same) / cases,
+        "variants": {name: cases / taken for name, (taken, _) in tried.items()},
+        "taken": fastest,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and prints its result; the exit code is 2 after a mistake of the user's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--system", choices=SYSTEMS, default="dim", help="what is measured")
+    parser.add_argument("--hidden", type=_positive, default=200, help="hidden units a direction, of hre, imn and dim")
+    parser.add_argument("--cases", type=_positive, default=320, help="how many are scored")
+    parser.add_argument("--batch", type=_positive, default=32, help="cases a batch of the plain matchers")
+    parser.add_argument("--runs", type=_positive, default=3, help="passes over them, each side in turn")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="of ours")
+    parser.add_argument("--backbone", help="of bert; MiniLM's package if not given")
+    parser.add_argument("--threads", type=_positive, default=1, help="threads of torch; 1 is steady on a busy machine")
+    parser.add_argument("--data", default="personachat/valid_both_original.txt", help="here or below PERSONAE_DATA")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and sample")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = vars(parser.parse_args(arguments))
+    as_json = options.pop("json")
+    torch.set_num_threads(options.pop("threads"))
+    try:
+        result = measure(read(options.pop("data")), **options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"{result['what']}: {result['ours']:.1f}, plain {result['theirs']:.1f} ({result['taken']}), "
+            f"{result['ratio']:.2f} times as fast; {'the same' if result['equal'] else 'OTHER'} scores"
+        )
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""A BERT that reads several texts as one sequence: what every cross-encoder is built of.
+
+Jacob Devlin, Ming-Wei Chang, Kenton Lee, Kristina Toutanova. BERT: Pre-training of Deep Bidirectional Transformers for
+Language Understanding. NAACL 2019. https://arxiv.org/abs/1810.04805
+
+The weights are those of transformers' module, and so is the result; only what nobody reads is not computed. Sequences
+of like length are read together, so that almost nothing is padded, each distinct one once, and in the last layer [CLS]
+alone is followed, since nothing else is read of it.
+
+Letters: B cases, N candidates, F passes over a candidate, S distinct sequences of a batch, L tokens of the longest, W
+distinct tokens, H hidden units.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from personae.nn.sentence_encoder import packaged, readable
+from personae.types import Example, InputError
+
+log = logging.getLogger(__name__)
+
+Piece = tuple[int, Sequence[int]]
+"""The subtype of a text, and its tokens."""
+
+Keys = tuple[tuple[int, ...], tuple[int, ...]]
+"""A sequence: its tokens and the kind of each, twice the subtype plus the segment."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """S sequences of tokens, the shortest first. `tokens` (S, L) are places in `distinct` (W,), which holds the
+    vocabulary's numbers; `kinds` (S, L) are twice the subtype plus the segment, -1 beyond the end of a sequence."""
+
+    distinct: Tensor
+    tokens: Tensor
+    kinds: Tensor
+    lengths: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(self.distinct.to(device), self.tokens.to(device), self.kinds.to(device), self.lengths)
+
+    def chunks(self, most: int) -> Iterator[tuple[slice, int]]:
+        """Parts of at most so many tokens with padding, but at least one sequence, and the length of their longest."""
+        start = 0
+        for place, length in enumerate(self.lengths):
+            if place > start and (place + 1 - start) * length > most:
+                yield slice(start, place), self.lengths[place - 1]
+                start = place
+        yield slice(start, len(self.lengths)), self.lengths[-1]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The input of a cross-encoder: `places` (F, B, N) are the sequences that are read for each candidate, in so many
+    passes, -1 where there is no candidate; `target` (B,) is the place of the true reply, -1 where it is not known."""
+
+    sequences: Sequences
+    places: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(self.sequences.to(device), self.places.to(device), self.target.to(device))
+
+
+class CrossEncoder(nn.Module):
+    """A BERT of a folder or a hub id, None for MiniLM's package, and its tokenizer. With `subtypes` rows of a third
+    embedding, beside those of tokens and segments. A sequence has at most `longest` tokens."""
+
+    def __init__(self, source: str | None, *, longest: int, dropout: float, subtypes: int = 0) -> None:
+        super().__init__()
+        if longest < 8:
+            raise InputError(f"task.model.longest: {longest} is not at least 8")
+        self.longest, self.rows = longest, max(subtypes, 1)
+        self.tokenizer, self.backbone = _load(source or packaged(), longest, dropout)
+        self.start: int = self.tokenizer.cls_token_id
+        self.end: int = self.tokenizer.sep_token_id
+        self.width: int = self.backbone.config.hidden_size
+        self.subtypes: nn.Embedding | None = None
+        if subtypes:
+            self.subtypes = nn.Embedding(subtypes, self.width)
+            nn.init.trunc_normal_(self.subtypes.weight, std=0.02, a=-0.04, b=0.04)
+        self._tokens: dict[str, tuple[int, ...]] = {}
+        self._said: set[str] = set()
+
+    def tokens(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The tokens of texts, and of all others met before; each text is split once. More than `longest` are cut."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
+        if new:
+            made = self.tokenizer(
+                list(map(readable, new)),
+                add_special_tokens=False,
+                split_special_tokens=True,  # who writes "[SEP]" means five letters
+                truncation=True,
+                max_length=self.longest,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            self._tokens.update(zip(new, map(tuple, made["input_ids"]), strict=True))
+        return self._tokens
+
+    def fit(
+        self, persona: Sequence[Piece], context: Sequence[Piece], response: Sequence[Piece]
+    ) -> tuple[list[Piece], list[Piece], list[Piece]]:
+        """What there is room for beside three special tokens. The oldest turns of the context go first, then persona
+        lines from the last, and the end of the response at last; what is lost is logged, once each."""
+        parts = list(persona), list(context), list(response)
+        over = sum(len(tokens) for part in parts for _, tokens in part) + 3 - self.longest
+        while over > 0 and parts[1]:
+            over -= len(parts[1].pop(0)[1])
+            self._say("the oldest utterances do not fit in" if parts[1] else "nothing is left for the context in")
+        while over > 0 and parts[0]:
+            over -= len(parts[0].pop()[1])
+            self._say("the last persona lines do not fit in")
+        if over > 0:
+            row, tokens = parts[2][0]
+            parts[2][0] = (row, tokens[: len(tokens) - over])
+            self._say("the end of a candidate does not fit in")
+        return parts
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.warning("some sequences are too long: %s %d tokens (task.model.longest)", what, self.longest)
+
+    def sequence(self, first: Sequence[Piece], second: Sequence[Piece] | None) -> Keys:
+        """[CLS] first [SEP], and second [SEP] if there is one: the tokens and their kinds. [CLS] is of the first
+        subtype, the first [SEP] of the last but one, the second [SEP] of the last."""
+        tokens, kinds = [self.start], [0]
+        for segment, part in enumerate((first, second)):
+            if part is None:
+                continue
+            for row, piece in part:
+                tokens += piece
+                kinds += [2 * row + segment] * len(piece)
+            tokens.append(self.end)
+            kinds.append(2 * max(self.rows - 2 + segment, 0) + segment)
+        return tuple(tokens), tuple(kinds)
+
+    def forward(self, sequences: Sequences) -> Tensor:
+        """What the pooler makes of each sequence's [CLS]: (S, H)."""
+        embeddings = self.backbone.embeddings
+        words = embeddings.word_embeddings(sequences.distinct)  # (W, H)
+        styles = embeddings.token_type_embeddings.weight  # (2, H)
+        if self.subtypes is not None:
+            styles = (self.subtypes.weight[:, None] + styles).flatten(0, 1)  # (2 * subtypes, H)
+        positions = embeddings.position_embeddings.weight
+        pooled = []
+        for chunk, length in sequences.chunks(2048 if words.device.type == "cpu" else 65536):
+            kinds = sequences.kinds[chunk, :length]
+            states = F.embedding(sequences.tokens[chunk, :length], words)
+            states = states + F.embedding(kinds.clamp(min=0), styles) + positions[:length]
+            states = embeddings.dropout(embeddings.LayerNorm(states))
+            bias = torch.zeros_like(kinds, dtype=states.dtype).masked_fill(kinds < 0, -torch.inf)
+            even = sequences.lengths[chunk.start] == length
+            pooled.append(self._pooled(states, None if even else bias[:, None, None]))
+        return torch.cat(pooled)
+
+    def _pooled(self, states: Tensor, bias: Tensor | None) -> Tensor:
+        """Through all layers and the pooler: of the embedded tokens (s, l, H), with `bias` (s, 1, 1, l) -inf at padding
+        unless there is none, to (s, H)."""
+        *layers, last = self.backbone.encoder.layer
+        for layer in layers:
+            states = self._layer(layer, states, states, bias)
+        return self.backbone.pooler(self._layer(last, states[:, :1], states, bias))
+
+    def _layer(self, layer: Any, asking: Tensor, states: Tensor, bias: Tensor | None) -> Tensor:
+        """One layer for the tokens that are `asking`, which attend to all."""
+        own, heads = layer.attention.self, self.backbone.config.num_attention_heads
+        query, key, value = (
+            project(inputs).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for project, inputs in ((own.query, asking), (own.key, states), (own.value, states))
+        )
+        found = _attend(query, key, value, bias, own.dropout.p if self.training else None)
+        attended = layer.attention.output(found.transpose(1, 2).flatten(2), asking)
+        return layer.output(layer.intermediate(attended), attended)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float | None) -> Tensor:
+    """Attention (..., queries, width), with `dropout` of its weights where it is trained."""
+    bias = None if bias is None else bias.to(query.dtype)
+    if dropout is None or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout or 0.0)
+    similarity = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)  # a third of the time of torch's, in bfloat16
+    weights = (similarity if bias is None else similarity + bias).softmax(-1)
+    return F.dropout(weights, dropout).to(value.dtype) @ value
+
+
+class Judge(nn.Module):
+    """A logit of what so many passes over a candidate found out, each a vector of `width`."""
+
+    def __init__(self, *, width: int, passes: int, dropout: float) -> None:
+        super().__init__()
+        self.passes = passes
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(passes * width, 1)
+        nn.init.trunc_normal_(self.output.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, pooled: Tensor, places: Tensor) -> Tensor:
+        """Logits (B, N) of the candidates whose passes are at `places` (F, B, N) of the `pooled` sequences (S, H), -inf
+        where there is no candidate."""
+        shares = self.dropout(pooled) @ self.output.weight.view(self.passes, -1).t()  # (S, F): what each adds
+        chosen = shares.t().gather(1, places.clamp(min=0).flatten(1)).view_as(places)  # (F, B, N)
+        return (chosen.sum(0) + self.output.bias).masked_fill(places[0] < 0, -torch.inf)
+
+
+def gather(examples: Sequence[Example], read: Sequence[Sequence[Sequence[Keys]]]) -> Passes:
+    """The input in which each candidate of each example reads so many sequences, each of which is there once."""
+    numbers: dict[Keys, int] = {}
+    found = [[[numbers.setdefault(one, len(numbers)) for one in passes] for passes in case] for case in read]
+    keys = sorted(numbers, key=lambda key: len(key[0]))
+    lengths = tuple(len(tokens) for tokens, _ in keys)
+    rows = np.full((2, len(keys), lengths[-1]), -1)
+    order = torch.empty(len(keys), dtype=torch.long)
+    for row, key in enumerate(keys):
+        rows[:, row, : lengths[row]] = key
+        order[numbers[key]] = row
+    tokens, kinds = torch.from_numpy(rows)
+    used = tokens.clamp(min=0).flatten().bincount() > 0
+    sequences = Sequences(used.nonzero().squeeze(1), (used.cumsum(0) - 1)[tokens.clamp(min=0)], kinds, lengths)
+    places = torch.full((len(found), max(map(len, found)), len(found[0][0])), -1)
+    for row, case in enumerate(found):
+        places[row, : len(case)] = order[torch.tensor(case)]
+    turns = [example.target for example in examples]
+    target = [turn.candidates.index(turn.text) if turn.text in turn.candidates else -1 for turn in turns]
+    return Passes(sequences, places.permute(2, 0, 1), torch.tensor(target))
+
+
+def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
+    """The tokenizer and the weights of a BERT. InputError where it is none, or they do not belong to one another."""
+    where = f"task.model.backbone: {source}"
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        config = AutoConfig.from_pretrained(source, **rates)
+        if config.model_type != "bert" or config.is_decoder or config.type_vocab_size < 2:
+            raise InputError(
+                f"{where} is no BERT with two segments, it is of the type {config.model_type!r}; name another, such as "
+                "bert-base-uncased, or none for MiniLM"
+            )
+        if config.max_position_embeddings < longest:
+            raise InputError(
+                f"{where} reads {config.max_position_embeddings} tokens at most; set task.model.longest to that"
+            )
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or len(tokenizer) > config.vocab_size:
+            raise InputError(
+                f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for {config.vocab_size} "
+                "embeddings, or one without [CLS] and [SEP]; put the two that belong together into one folder"
+            )
+        return tokenizer, AutoModel.from_pretrained(source, config=config, dtype=torch.float32).train()
+    except InputError:
+        raise
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise InputError(f"{where} cannot be loaded, give a folder or a hub id of a BERT: {error}") from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)

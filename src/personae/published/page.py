@@ -1,0 +1,213 @@
+"""How a table that was made again is shown: a page for someone who has not read the paper, and a picture."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+from personae.published.plans import SPEED, UNITS, Plan
+
+Rows = dict[str, dict[str, dict[str, dict[str, Any]]]]
+"""By column without its metric, by system, by metric."""
+
+
+_MEASURED = """In brackets are 95 % intervals: where the number would lie for other dialogues like these. *n* is the
+number of replies; *candidates* says where the 20 replies to choose from come from, and a digest of them; *CPU s* are
+the processor seconds of training, *stopped*: the budget's bound ended it before its recipe did, so that the number
+would be another with more time."""
+
+_TIMED = """In brackets are 95 % intervals, over batches. *n* is the number of cases that were timed, *batch* how many
+are scored at once. A machine that is busy with other things gives lower numbers."""
+
+
+def markdown(plan: Plan, content: dict[str, Any]) -> str:
+    """The page. `content` is what `personae.reproduce` found: rows in the order of the plan's cells, and claims."""
+    reasons = list(dict.fromkeys(row["why"] for row in content["rows"] if "why" in row))
+    timed = any(cell.metric == SPEED for cell in plan.cells)
+    parts = [
+        f"# {plan.name}: {plan.title}",
+        f"A table of: {plan.paper}. The first number of each pair is the paper's, the second was measured here.",
+        "## What it asks",
+        plan.asks,
+        plan.words,
+        "## What is compared with what",
+        plan.stands_in,
+        plan.remarks,
+        "![The paper's numbers and ours](table.svg)",
+        "## The numbers",
+        _TIMED if timed else _MEASURED,
+        *(
+            f"{f'### {group}' if group else ''}\n\n{_table(systems, reasons, timed)}"
+            for group, systems in _arranged(plan, content["rows"]).items()
+        ),
+        "\n".join(f"- {_mark(place)} not run: {reason}" for place, reason in enumerate(reasons)),
+        _claims(content["claims"]),
+        f"## How this page was made\n\n```sh\n{content['command']}\n```",
+        _making(content),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _arranged(plan: Plan, rows: Sequence[dict[str, Any]]) -> Rows:
+    arranged: Rows = {}
+    for cell, row in zip(plan.cells, rows, strict=True):
+        arranged.setdefault(cell.group, {}).setdefault(cell.system, {})[cell.metric] = row
+    return arranged
+
+
+def _table(systems: dict[str, dict[str, dict[str, Any]]], reasons: list[str], timed: bool) -> str:
+    """One column group; what a number came about by stands on its line."""
+    metrics = list(next(iter(systems.values())))
+    training = ("trained on", "measured on", "candidates", "CPU s")
+    about = ["n", "persona", "budget", *(("batch",) if timed else training)]
+    names = [name for metric in metrics for name in (f"{_shown(metric)}, paper", f"{_shown(metric)}, here [95 %]")]
+    lines = []
+    for system, numbers in systems.items():
+        cells = [cell for row in numbers.values() for cell in (_number(row["published"]), _ours(row, reasons))]
+        row = next(iter(numbers.values()))
+        made = [_about(row)[name] if "why" not in row else "" for name in about]
+        lines.append((system, *cells, *made))
+    return _grid(("system", *names, *about), lines)
+
+
+def _about(row: dict[str, Any]) -> dict[str, str]:
+    draw = row["measured"]["candidates"]
+    trained = f"{row['wording']}, {row['replies']:,} replies" if "replies" in row else "nothing"
+    return {
+        "n": f"{row['n']:,}",
+        "batch": str(row["batch"]),
+        "persona": row["persona"],
+        "budget": row["budget"],
+        "trained on": trained,
+        "measured on": Path(row["measured"]["path"]).name,
+        "candidates": f"{draw['name']} `{draw['sha256'][:12]}`" if draw else "",
+        "CPU s": f"{row['cpu_seconds']:,.0f}{', stopped' if row['stopped'] else ''}" if "replies" in row else "",
+    }
+
+
+def _ours(row: dict[str, Any], reasons: list[str]) -> str:
+    if "why" in row:
+        return _mark(reasons.index(row["why"]))
+    return f"**{row['ours']:.1f}**{_bounds(row)}"
+
+
+def _claims(claims: Sequence[dict[str, Any]]) -> str:
+    if not claims:
+        return ""
+    tested = sum("why" not in claim for claim in claims)
+    lines = [
+        (
+            claim["column"],
+            f"{claim['better']} over {claim['worse']}",
+            f"{claim['published']:+.1f}",
+            *(
+                (claim["why"], "", "")
+                if "why" in claim
+                else (f"{claim['ours']:+.1f}{_bounds(claim)}", f"{_p(claim['p'])} ({claim['test']})", claim["found"])
+            ),
+        )
+        for claim in claims
+    ]
+    return f"""## What the paper finds in it, and what is found here
+
+Each line is an ordering that the paper sees, and the lead of the first over the second. *Yes*: ours lead too, with p
+below .05 in a paired test over the same replies. Without any difference one test in forty says yes; tests made:
+{tested}. They take replies of one dialogue as independent, so that p is somewhat too small; the intervals do not.
+
+{_grid(("column", "ordering", "lead, paper", "lead, here [95 %]", "p", "found here"), lines)}"""
+
+
+def _making(content: dict[str, Any]) -> str:
+    budget, rows = content["budget"], [row for row in content["rows"] if "why" not in row]
+    trained = [row for row in rows if "replies" in row]
+    files = {row["wording"]: ", ".join(f"`{file}`" for file in row["trained"]) for row in trained}
+    seeds = sorted({row["seed"] for row in trained})
+    runs = list(dict.fromkeys(row["run"] for row in trained))
+    stopped = list(dict.fromkeys(row["run"] for row in trained if row["stopped"]))
+    said = [f"- Budget `{budget['name']}`: {budget['about']}. Bound of a run: {budget['minutes']} minutes."]
+    if runs:
+        said.append(
+            f"- Runs: {', '.join(f'`{run}`' for run in runs)}; stopped by that: {', '.join(stopped) or 'none'}."
+        )
+        said.append(
+            f"- Seeds: {', '.join(map(str, seeds))}; one run a number. An interval tells of other dialogues only."
+        )
+    said += [f"- Trained on, with {wording} personas: {named}." for wording, named in files.items()]
+    for one in {str(row["environment"]): row["environment"] for row in rows}.values():
+        said.append("- Made with " + ", ".join(f"{name} {value}" for name, value in one.items()) + ".")
+    return "\n".join(said)
+
+
+def picture(plan: Plan, content: dict[str, Any]) -> bytes:
+    """An SVG: a panel a column, a line a system, the paper's numbers hollow and ours filled, with their intervals."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    arranged = _arranged(plan, content["rows"])
+    systems = list(dict.fromkeys(cell.system for cell in plan.cells))
+    metrics = list(dict.fromkeys(cell.metric for cell in plan.cells))
+    size = (2.4 + 2.6 * len(arranged), 0.9 + len(metrics) * (0.7 + 0.26 * len(systems)))
+    with mpl.rc_context({"svg.hashsalt": plan.name, "font.size": 9}):
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(metrics), len(arranged), sharex="row", sharey=True, squeeze=False)
+        for metric, line in zip(metrics, panels, strict=True):
+            for (group, rows), panel in zip(arranged.items(), line, strict=True):
+                _panel(panel, [rows[system][metric] for system in systems])
+                panel.set_title(group, fontsize=9)
+                panel.set_xlabel(f"{_shown(metric)}, %" if UNITS[metric] == "%" else metric)
+                panel.set_yticks(range(len(systems)), systems)
+                panel.set_ylim(len(systems) - 0.5, -0.5)
+                panel.set(**({"xscale": "log"} if metric == SPEED else {"xlim": (0, 100)}))
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue()
+
+
+def _panel(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Both numbers of each system; what was not run has only the paper's."""
+    panel.grid(color="0.92")
+    panel.set_axisbelow(True)
+    panel.tick_params(axis="y", length=0)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    paper = [(row["published"], place) for place, row in enumerate(rows) if row["published"] is not None]
+    ours = [(row, place) for place, row in enumerate(rows) if row["ours"] is not None]
+    panel.plot(*_transposed(paper), "o", color="0.35", fillstyle="none", label="the paper, on its data")
+    for row, place in ours:
+        panel.plot(
+            (row["low"] or row["ours"], row["high"] or row["ours"]), (place, place), color="tab:blue", linewidth=2
+        )
+    points = [(row["ours"], place) for row, place in ours]
+    panel.plot(
+        *_transposed(points), "o", color="tab:blue", markersize=4, label="here, with 95 % interval; none: not run"
+    )
+
+
+def _transposed(points: Sequence[tuple[float, int]]) -> tuple[list[float], list[int]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _grid(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *lines))
+
+
+def _mark(place: int) -> str:
+    return f"({ascii_lowercase[place]})"
+
+
+def _shown(metric: str) -> str:
+    return "MRR" if metric == "mrr" else metric
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _bounds(row: dict[str, Any]) -> str:
+    return "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}" if value else "< 1e-300"

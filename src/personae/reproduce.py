@@ -1,0 +1,290 @@
+"""A paper's table made again: what is missing is trained under a budget, all is measured on the same cases, and the
+paper's numbers and ours are laid side by side."""
+
+import os
+import random
+import shlex
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from personae import results, run, shelf
+from personae.data import lines
+from personae.data.candidates import examples, offered
+from personae.data.read import locate, read
+from personae.metrics.compare import interval
+from personae.published import page
+from personae.published.plans import SPEED, UNITS, Cell, Claim, Plan
+from personae.shelf import BUDGETS, BudgetName, Job, Shelf
+from personae.tasks.base import Task
+from personae.types import Example, InputError
+
+PREPARING = 180
+"""Seconds that reading a corpus and learning its vocabulary take at most."""
+
+SAMPLE = 64
+"""Cases that a model scores before anything begins, to see how long all of them will take."""
+
+Say = Callable[[str], None]
+
+
+def reproduce(
+    plan: Plan,
+    *,
+    budget: BudgetName = "cpu-small",
+    runs: Path | None = None,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+    revised_train: str | None = None,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Trains and measures what is missing, writes table.md, table.json and table.svg to a folder, and returns what
+    table.json holds.
+
+    Args:
+        plan: the table.
+        budget: how much is trained.
+        runs: the folder of run folders; PERSONAE_HOME/runs if None.
+        out: the folder; reproduced/PAPER-TABLE if None.
+        only: labels of rows: nothing is trained or measured for others; all if there is none.
+        revised_train: a file of training dialogues with revised personas.
+        say: is told what is done, and before that, how long it takes at most.
+
+    Raises InputError before anything is trained where a row, a recipe or a file is not there, or where a folder holds
+    another run.
+    """
+    labels = list(dict.fromkeys(cell.system for cell in plan.cells))
+    if unknown := [label for label in only if label not in labels]:
+        raise InputError(f"--only: {plan.name} has no row {unknown[0]!r}; choose of: {', '.join(labels)}")
+    out = out or Path("reproduced", plan.name.replace("/", "-"))
+    out.mkdir(parents=True, exist_ok=True)
+    given = [("--budget", budget), ("--runs", runs), ("--out", out), ("--revised_train", revised_train)]
+    options = [(name, str(value)) for name, value in (*given, *(("--only", row) for row in only)) if value is not None]
+    runs = runs or Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae") / "runs"
+    kept = Shelf(runs.resolve(), BUDGETS[budget], plan.forms, {"revised": revised_train})
+    wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
+    _check(kept, wanted, plan.name)
+    _make(kept, wanted, say)
+    rows = [_row(kept, cell) for cell in plan.cells]
+    compared = cache(results.compare)
+    content = {
+        "table": plan.name,
+        "budget": asdict(kept.budget),
+        "command": shlex.join(["personae", "reproduce", plan.name, *chain(*options)]),
+        "rows": rows,
+        "claims": [_claim(kept, claim, compared) for claim in plan.claims],
+    }
+    results.write_json(content, out / "table.json")
+    with lines.whole(out / "table.svg") as file:
+        file.write(page.picture(plan, content))
+    lines.save([page.markdown(plan, content)], out / "table.md")
+    say(f"{out / 'table.md'}: the page; beside it table.json and table.svg")
+    return content
+
+
+def _check(kept: Shelf, cells: Sequence[Cell], table: str) -> None:
+    """InputError where a recipe or a file is missing, or a folder holds another run than is wanted."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for recipe in kept.missing(cell):
+            rows.setdefault(recipe, {})[cell.system] = None
+    if rows:
+        missing = "; ".join(f"{recipe} (for {', '.join(systems)})" for recipe, systems in rows.items())
+        raise InputError(f"--budget {kept.budget.name}: no such recipe: {missing}; choose other rows with --only")
+    for file in (*(kept.file(cell.measured) for cell in cells), *filter(None, kept.training.values())):
+        locate(file)
+    for job in _jobs(kept, cells):
+        if unlike := kept.differences(job):
+            raise InputError(
+                f"{job.folder}: is not the run that {table} is made of ({'; '.join(unlike)}); move it away, or name "
+                "another folder with --runs"
+            )
+
+
+def _jobs(kept: Shelf, cells: Sequence[Cell]) -> dict[Job, Cell]:
+    """The runs of cells, each after the one that it starts from, and a cell of each."""
+    last = [(kept.job(cell), cell) for cell in cells if cell.metric != SPEED]
+    return {one: cell for job, cell in last for one in (job.first, job) if one is not None}
+
+
+def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
+    """Trains and measures what these cells lack."""
+    jobs = _jobs(kept, cells)
+    training = {job: cell for job, cell in jobs.items() if not job.finished}
+    lacking = {(kept.job(cell), cell.measured, cell.metric == SPEED): cell for cell in cells if not kept.result(cell)}
+    computed = training or any(timed for _, _, timed in lacking)
+    if computed and kept.budget.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--budget {kept.budget.name}: needs a GPU, and there is none here; take cpu-small")
+    say(f"budget {kept.budget.name}, runs in {kept.folder}")
+    for job in jobs:
+        begun = (job.folder / "recipe.yaml").exists()
+        todo = "finished before" if job not in training else "to be resumed" if begun else "to be trained"
+        say(f"  {job.folder.name}: {todo if job.trained else 'needs no training'}")
+    seconds = _most(kept, training, lacking.values())
+    most = f"{seconds // 3600:.0f} h {seconds // 60 % 60 + 1:.0f} min"
+    say(f"{len(training)} to train, {len(lacking)} to measure: at most {most}")
+    for place, job in enumerate(training, 1):
+        say(f"training {job.folder.name} ({place} of {len(training)}), at most {kept.budget.minutes} minutes")
+        most = f"00:{kept.budget.minutes // 60:02}:{kept.budget.minutes % 60:02}:00"
+        changes = {**dict(job.changes), "trainer.max_time": most}
+        run.train(job.recipe, changes, out=job.folder, resume=(job.folder / "recipe.yaml").exists())
+    for (job, form, timed), cell in lacking.items():
+        if timed:
+            say(f"timing {job.folder.name}")
+            _time(kept, cell)
+        elif not kept.result(cell):
+            say(f"measuring {job.folder.name}, personas {form}")
+            model, persona = (str(job.folder), None) if job.trained else (job.recipe, job.persona)
+            out = job.folder / f"on-{form}"
+            run.evaluate(model, kept.file(form), persona=persona, out=out, precision=job.precision)
+
+
+def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> float:
+    """The seconds that this takes at most. How long a model needs for a case is measured now, and tripled, since the
+    machine may be busier later; a run whose time is over still measures dev, which is smaller than what is reported on.
+    """
+    cases = cache(lambda form: _cases(kept.file(form)))
+
+    @cache
+    def pace(job: Job, form: str) -> float:
+        task, sample = _untrained(job), _sample(cases(form), SAMPLE)
+        task.prepare([case.context for case in sample])
+        results.predict(task, sample[:8], precision=job.precision)
+        started = time.perf_counter()
+        results.predict(task, sample, precision=job.precision)
+        return (time.perf_counter() - started) / len(sample)
+
+    def count(cell: Cell) -> int:
+        whole = len(cases(cell.measured))
+        return min(cell.cases or whole, whole) if cell.metric == SPEED else whole
+
+    looks = [*training.items(), *((kept.job(cell), cell) for cell in scored)]
+    scoring = sum(count(cell) * pace(job, cell.measured) for job, cell in looks)
+    return 3 * scoring + len(training) * (60 * kept.budget.minutes + PREPARING)
+
+
+def _time(kept: Shelf, cell: Cell) -> None:
+    """Writes down how many cases a second an untrained model of a cell's recipe scores, texts and all; the interval is
+    over batches."""
+    job, cases = kept.job(cell), _sample(_cases(kept.file(cell.measured)), cell.cases)
+    task = _untrained(job)
+    task.prepare([case.context for case in cases])
+    batches = task.to(kept.budget.device).eval().held_out(cases)
+    seconds: list[float] = []
+    groups: list[str] = []
+    half = torch.float16 if job.precision == "16-mixed" else torch.bfloat16
+    with torch.inference_mode(), torch.autocast(task.device.type, half, enabled=job.precision != "32-true"):
+        for batch in islice(batches, 2):  # to warm up
+            task.rows_of(batch.to(task.device))
+        started = time.perf_counter()
+        for number, batch in enumerate(batches):
+            task.rows_of(batch.to(task.device))
+            ended = time.perf_counter()
+            seconds += [(ended - started) / len(batch.examples)] * len(batch.examples)
+            groups += [str(number)] * len(batch.examples)
+            started = ended
+    mean = interval(seconds, groups)
+    low, high = (None if bound is None else 1 / bound for bound in (mean.high, mean.low))
+    job.speed.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "task": job.arguments()["task"],
+        "cases": cell.cases,
+        "data": {"path": kept.file(cell.measured), "sha256": kept.digest(cell.measured), "candidates": None},
+        "batch": max(Counter(groups).values()),
+        "metrics": {SPEED: {"value": 1 / mean.value, "low": low, "high": high, "n": len(cases)}},
+        "environment": {**results.environment(task.device), "precision": job.precision},
+    }
+    results.write_json(content, job.speed)
+
+
+def _untrained(job: Job) -> Task:
+    """The task of a job, its model untrained."""
+    if not job.trained:
+        return run.load(job.recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder, "recipe.yaml")
+        recipe.write_text(yaml.safe_dump(job.arguments()), encoding="utf-8")
+        return run.build(str(recipe))
+
+
+def _cases(file: str) -> list[Example]:
+    return examples(offered(read(file))[0])
+
+
+def _sample(cases: Sequence[Example], n: int | None) -> Sequence[Example]:
+    """So many of the cases, always the same ones; all of them if None."""
+    return cases if n is None or n >= len(cases) else random.Random(0).sample(cases, n)
+
+
+def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
+    """The paper's number of a cell and ours, in one unit, and what ours came about by, or why there is none."""
+    row = {
+        "system": cell.system,
+        "column": cell.column,
+        "published": cell.published,
+        **dict.fromkeys(("ours", "low", "high", "n")),
+        "budget": kept.budget.name,
+        "unit": UNITS[cell.metric],
+        "persona": cell.persona,
+    }
+    file = kept.result(cell)
+    if file is None:
+        return {**row, "why": kept.why(cell) or "left out by --only"}
+    about, job = shelf.read(file), kept.job(cell)
+    value = _named(about["metrics"], cell.metric)
+    training = {"wording": cell.trained, **kept.spent(job)} if job.trained and cell.metric != SPEED else {}
+    return {
+        **row,
+        **_scaled(value, 100 if row["unit"] == "%" else 1),
+        "n": value["n"],
+        "run": job.folder.name,
+        **training,
+        "measured": about["data"],
+        "batch": about.get("batch"),
+        "environment": about["environment"],
+    }
+
+
+def _claim(kept: Shelf, claim: Claim, compared: Callable[[Path, Path], dict[str, Any]]) -> dict[str, Any]:
+    """Whether an ordering that the paper sees is found here, by a paired test."""
+    better, worse = claim.better, claim.worse
+    assert better.published is not None
+    assert worse.published is not None
+    told = {
+        "column": better.column,
+        "better": better.system,
+        "worse": claim.named,
+        "published": round(better.published - worse.published, 4),
+        **dict.fromkeys(("ours", "low", "high", "n", "test", "p", "found")),
+    }
+    files = {better.system: kept.result(better), claim.named: kept.result(worse)}
+    if absent := [name for name, file in files.items() if file is None]:
+        return {**told, "why": f"not run: {' and '.join(absent)}"}
+    one, other = (file.parent for file in files.values() if file is not None)
+    row = _named(compared(one, other)["metrics"], better.metric)
+    test, p = ("McNemar", row["mcnemar"]["p"]) if "mcnemar" in row else ("paired t", row["t_test"]["p"])
+    ahead = row["difference"]["value"] > 0
+    found = "not shown" if p is None or p >= 0.05 else "yes" if ahead else "no, the reverse"
+    difference = _scaled(row["difference"], 100)
+    return {**told, **difference, "n": row["difference"]["n"], "test": test, "p": p, "found": found}
+
+
+def _named(metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """The value of a metric, whose name may tell its number of candidates besides: "hits@1/20"."""
+    value: dict[str, Any] = next(row for name, row in metrics.items() if f"{name}/".startswith(f"{metric}/"))
+    return value
+
+
+def _scaled(value: Mapping[str, float | None], scale: int) -> dict[str, float | None]:
+    """A value and its interval, times `scale`."""
+    bounds = {"ours": value["value"], "low": value["low"], "high": value["high"]}
+    return {name: None if bound is None else scale * bound for name, bound in bounds.items()}

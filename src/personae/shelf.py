@@ -1,0 +1,205 @@
+"""The shelf of runs that papers' tables are made of: which run a number needs, its folder, and what is there of it.
+
+A run is a recipe with changes to it. Its folder is named by both, so that tables share it; what it was measured on
+besides its own validation file is kept below it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.callbacks import Timer
+
+from personae import checkpoint, recipes, run
+from personae.data import lines
+from personae.data.read import locate
+from personae.published.plans import SPEED, Cell
+from personae.results import Precision
+from personae.types import InputError, Whose
+
+BudgetName = Literal["cpu-small", "gpu-full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What is trained: the recipes whose names end with `variant`, each for at most so many minutes, on a device."""
+
+    name: BudgetName
+    about: str
+    variant: str
+    minutes: int
+    device: str
+
+
+BUDGETS = {
+    one.name: one
+    for one in (
+        Budget("cpu-small", "the recipes as shipped, small enough for a processor", "", 20, "cpu"),
+        Budget("gpu-full", "the recipes for a GPU, with the paper's sizes", "-gpu", 720, "cuda"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that is wanted: a recipe, changes to it, its folder, and the run that it starts from. A model that needs no
+    training is named in place of the recipe."""
+
+    folder: Path
+    recipe: str
+    persona: Whose
+    changes: tuple[tuple[str, str], ...] = ()
+    trained: bool = True
+    first: "Job | None" = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return not self.trained or (self.folder / "metrics.json").exists()
+
+    @property
+    def speed(self) -> Path:
+        """The file for how fast its model is."""
+        return self.folder.parent / "speed" / f"{self.folder.name}.json"
+
+    @property
+    def precision(self) -> Precision:
+        """Of the numbers that its model computes with."""
+        named = self.arguments()["trainer"]["init_args"].get("precision") if self.trained else None
+        return named or "32-true"
+
+    def arguments(self) -> dict[str, Any]:
+        """The recipe with its changes, not yet checked; of a model that needs no training, its name as the task."""
+        if not self.trained:
+            return {"task": self.recipe}
+        arguments = recipes.read(self.recipe)
+        recipes.change(arguments, dict(self.changes))
+        return arguments
+
+
+class Shelf:
+    """The run folders below `folder`, under a budget. `forms` has, for each wording of the personas, the "file" that is
+    measured on and "why" there is none to train on, unless `training` has one."""
+
+    def __init__(
+        self, folder: Path, budget: Budget, forms: Mapping[str, Mapping[str, str]], training: Mapping[str, str | None]
+    ) -> None:
+        self.folder, self.budget, self.forms, self.training = folder, budget, forms, training
+        self.digest = cache(lambda form: _sha256(self.file(form)))
+        self.differences, self.spent = cache(differences), cache(spent)
+
+    def file(self, form: str) -> str:
+        """What is measured on, for a wording of the personas."""
+        return self.forms[form]["file"]
+
+    def why(self, cell: Cell) -> str:
+        """Why there can be no number of ours; empty where there can."""
+        needed = cell.recipe is not None and not self.training.get(cell.trained)
+        return cell.why or (self.forms[cell.trained].get("why", "") if needed else "")
+
+    def missing(self, cell: Cell) -> list[str]:
+        """The recipes of a cell that are not there."""
+        named = [f"{recipe}{self.budget.variant}" for recipe in (cell.recipe, cell.first) if recipe is not None]
+        return [recipe for recipe in named if recipe not in recipes.shipped() and not Path(recipe).is_file()]
+
+    def job(self, cell: Cell) -> Job:
+        """The run that a cell is of. InputError where there is no such recipe."""
+        if cell.model is not None:
+            return Job(self.folder / f"{cell.model}-{cell.persona}", cell.model, cell.persona, trained=False)
+        recipe = f"{cell.recipe}{self.budget.variant}"
+        model = recipes.read(recipe)["task"]["init_args"]["model"].get("init_args", {})
+        changes = {name: json.dumps(value) for name, value in cell.changes.items()}
+        suffixes = [f"{name.rpartition('.')[2]}-{value}" for name, value in changes.items()]
+        if cell.persona != ("none" if model.get("fusion") == "none" else model.get("persona", "self")):
+            changes["task.model.persona"] = cell.persona
+            suffixes.insert(0, cell.persona)
+        if file := self.training.get(cell.trained):
+            changes |= {"corpus.train": json.dumps([file]), "corpus.valid": self.file(cell.trained)}
+            suffixes.append(cell.trained)
+        first = None
+        if cell.first is not None:
+            stage = f"{cell.first}{self.budget.variant}"
+            first = Job(self.folder / Path(stage).stem, stage, cell.persona)
+            changes["init_from"] = str(first.folder)
+        name = re.sub(r"[^\w-]+", "-", "-".join([Path(recipe).stem, *suffixes]))
+        return Job(self.folder / name, recipe, cell.persona, tuple(changes.items()), first=first)
+
+    def result(self, cell: Cell) -> Path | None:
+        """The file that holds what is measured for a cell, if it is there."""
+        if self.why(cell) or self.missing(cell):
+            return None
+        job = self.job(cell)
+        if cell.metric == SPEED:
+            kept = read(job.speed) if job.speed.exists() else {}
+            same = kept.get("task") == job.arguments()["task"] and kept.get("cases") == cell.cases
+            return job.speed if same and kept["data"]["sha256"] == self.digest(cell.measured) else None
+        if not job.finished or self.differences(job):
+            return None
+        own, other = job.folder / "metrics.json", job.folder / f"on-{cell.measured}" / "metrics.json"
+        for file in (own, other):
+            stale = file.exists() and own.exists() and file.stat().st_mtime_ns < own.stat().st_mtime_ns
+            if file.exists() and not stale and read(file)["data"]["sha256"] == self.digest(cell.measured):
+                return file
+        return None
+
+
+def differences(job: Job) -> list[str]:
+    """In what the run in a job's folder, if there is one, differs from the job. How long it may take does not count."""
+    kept = job.folder / "recipe.yaml"
+    if not job.trained or not job.folder.exists():
+        return []
+    if not kept.exists():
+        return ["it has no recipe.yaml"] if any(job.folder.iterdir()) else []
+    try:
+        before, now = (
+            vars(run._settings(run._parser(), recipe, changes).as_flat())
+            for recipe, changes in ((str(kept), {}), (job.recipe, dict(job.changes)))
+        )
+    except InputError as error:
+        return [str(error)]
+    decisive = ("task", "corpus", "trainer", "seed", "patience", "init_from")
+    unlike = [
+        f"{key.replace('.init_args', '')} is {before.get(key)!r}, not {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if key.partition(".")[0] in decisive and key != "trainer.init_args.max_time" and before.get(key) != now.get(key)
+    ]
+    return unlike[:3] + ([f"and {len(unlike) - 3} more"] if len(unlike) > 3 else [])
+
+
+def spent(job: Job) -> dict[str, Any]:
+    """What a finished run was trained with and on, and whether its time was over first."""
+    about = read(job.folder / "environment.json")
+    recipe = recipes.read(str(job.folder / "recipe.yaml"))
+    corpus, most = recipe["corpus"], recipe["trainer"]["init_args"].get("max_time")
+    last = job.folder / "checkpoints" / "last.ckpt"
+    timer = checkpoint.load(last)["callbacks"].get("Timer") if most and last.exists() else None
+    left = 1 if timer is None else (Timer(most).time_remaining() or 0) - timer["time_elapsed"]["train"]
+    files = corpus.get("init_args", {}).get("train", corpus["class_path"])
+    return {
+        "seed": about["seed"],
+        "cpu_seconds": about["cpu_seconds"],
+        "stopped": left <= 0,
+        "trained": files,
+        "replies": about["corpus"]["train"],
+    }
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A JSON file of a run. InputError where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(lines.text(file))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: is damaged ({error}); copy it again, or delete it") from None
+    return content
+
+
+def _sha256(file: str) -> str:
+    with locate(file)[0].open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""The plans of all tables: nothing of a table is left out, and what they name is there."""
+
+from pathlib import Path
+
+import pytest
+
+from personae import catalogue, published, run
+from personae.published import plans
+from personae.published.plans import SPEED
+from personae.reproduce import _untrained
+from personae.shelf import BUDGETS, Shelf
+
+CELLS = {
+    "dim/table2": 10,
+    "dim/table3": 64,
+    "dim/table4": 6,
+    "dim/table5": 4,
+    "persona-fusion/table2": 12,
+    "persona-fusion/table3": 14,
+    "persona-fusion/table4": 48,
+    "persona-fusion/table5": 104,
+    "persona-fusion/table6": 12,
+}
+
+
+def test_the_tables() -> None:
+    assert plans.names() == list(CELLS)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_number_has_what_makes_it_or_a_reason(name: str) -> None:
+    plan = plans.read(name)
+    paper, _, table = name.partition("/")
+    printed = published.tables(paper)[table]
+    found = {(cell.system, cell.column): cell for cell in plan.cells}
+    assert len(found) == len(plan.cells) == CELLS[name]
+    assert set(found) == {(system, column) for system in printed.rows for column in printed.columns}
+    for (system, column), cell in found.items():
+        assert cell.published == printed.rows[system][printed.columns.index(column)]
+        assert (cell.model is not None) + (cell.recipe is not None) <= 1
+        assert cell.why or cell.model or cell.recipe
+        assert cell.model is None or catalogue.untrained(cell.model)
+        assert {cell.trained, cell.measured} <= set(plan.forms)
+    for text in (plan.title, plan.asks, plan.words, plan.stands_in, plan.remarks):
+        assert text
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_paper_has_the_orderings_that_it_is_said_to_have(name: str) -> None:
+    plan = plans.read(name)
+    assert plan.claims or name == "persona-fusion/table6"
+    for claim in plan.claims:
+        assert claim.better.published is not None
+        assert claim.worse.published is not None
+        assert claim.better.published > claim.worse.published
+        assert claim.better.metric == claim.worse.metric != SPEED
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_what_a_plan_names_is_there(name: str, tmp_path: Path) -> None:
+    """Each recipe takes its changes, and the model that comes of it reads the persona that the column says."""
+    plan = plans.read(name)
+    shelf = Shelf(tmp_path, BUDGETS["cpu-small"], plan.forms, {"revised": "revised.jsonl"})
+    cells = [cell for cell in plan.cells if cell.recipe and not cell.why]
+    assert {recipe for cell in cells for recipe in shelf.missing(cell)} == set()
+    jobs = {shelf.job(cell): cell for cell in cells}
+    assert len({job.folder for job in jobs}) == len(jobs)
+    for job, cell in jobs.items():
+        run._settings(run._parser(), job.recipe, dict(job.changes))
+        assert _untrained(job).model.persona == cell.persona
