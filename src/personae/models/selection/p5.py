@@ -60,9 +60,7 @@ class P5(nn.Module):
         self.questions = (question, partner_question)
         self.encoder = CrossEncoder(backbone, longest=longest, dropout=dropout)
         self.judge = Judge(width=self.encoder.width, passes=1, dropout=dropout)
-        self._similar = (
-            SentenceEncoder(sentence_encoder),
-        )  # no part of the module: neither trained nor saved
+        self._similar = (SentenceEncoder(sentence_encoder),)  # no part of the module: neither trained nor saved
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Needs to learn nothing."""
