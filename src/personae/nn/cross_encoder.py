@@ -152,7 +152,7 @@ class CrossEncoder(nn.Module):
         """What the pooler makes of each sequence's [CLS]: (S, H)."""
         embeddings = self.backbone.embeddings
         words = embeddings.word_embeddings(sequences.distinct)  # (W, H)
-        styles = embeddings.token_type_embeddings.weight  # (2, H)
+        styles = embeddings.token_type_embeddings.weight[:2]  # (2, H)
         if self.subtypes is not None:
             styles = (self.subtypes.weight[:, None] + styles).flatten(0, 1)  # (2 * subtypes, H)
         positions = embeddings.position_embeddings.weight
@@ -211,7 +211,8 @@ class Judge(nn.Module):
     def forward(self, pooled: Tensor, places: Tensor) -> Tensor:
         """Logits (B, N) of the candidates whose passes are at `places` (F, B, N) of the `pooled` sequences (S, H), -inf
         where there is no candidate."""
-        shares = self.dropout(pooled) @ self.output.weight.view(self.passes, -1).t()  # (S, F): what each adds
+        weights = self.output.weight.view(self.passes, -1)
+        shares = (self.dropout(pooled)[:, None] * weights).sum(2)  # (S, F): what each adds, not rounded
         chosen = shares.t().gather(1, places.clamp(min=0).flatten(1)).view_as(places)  # (F, B, N)
         return (chosen.sum(0) + self.output.bias).masked_fill(places[0] < 0, -torch.inf)
 

@@ -99,5 +99,5 @@ def total(vectors: Tensor, chosen: Tensor) -> Tensor:
 def cosines(query: Tensor, vectors: Tensor, chosen: Tensor) -> Tensor:
     """The cosines (B, N) of each query (B, H) with the `chosen` (B, N) of the vectors (S, H); -inf where there is
     none."""
-    units = F.normalize(vectors, dim=1)[chosen.clamp(min=0)]  # (B, N, H)
-    return (units @ F.normalize(query, dim=1)[..., None]).squeeze(2).masked_fill(chosen < 0, -torch.inf)
+    similarity = F.normalize(query, dim=1) @ F.normalize(vectors, dim=1).t()  # (B, S)
+    return similarity.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -torch.inf)

@@ -12,8 +12,7 @@ weighted by their relevance, though they are not; with nothing left, zeros are f
 shares that each iteration's softmax gives, here of the logits, so that it does not depend on the other candidates; no
 labels are smoothed. The losses of all iterations are added, as there.
 
-Not stated there: a persona without lines is read as one empty line. First weights as in IMN, but for the sentences'
-BiLSTM, of twice Xavier's, since states grow with each iteration.
+Not stated there: a persona without lines is read as one empty line. First weights as in IMN.
 """
 
 from collections.abc import Iterable, Sequence
@@ -63,7 +62,7 @@ class FIRE(nn.Module):
         self.personas = {"none": 0, "both": 2}.get(persona, 1)
         self.limits, self.threshold = limits, threshold
         self.words = words or Words()
-        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=2)
+        self.sentence = BiLSTM(width=self.words.width, hidden=hidden, gain=4)
         self.filters = nn.ModuleList(_Comparison(width=2 * hidden) for _ in range(self.personas))
         self.relevance = nn.ModuleList(nn.Linear(2 * hidden, 2 * hidden, bias=False) for _ in range(self.personas))
         self.iterations = nn.ModuleList(

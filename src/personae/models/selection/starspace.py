@@ -1,9 +1,17 @@
-"""Starspace: embed the words of context and persona, and those of the reply, so that their sums point the same way.
+"""Starspace: learn a vector for each word, so that those of context and persona add up to the direction of the reply's.
 
 Saizheng Zhang, Emily Dinan, Jack Urbanek, Arthur Szlam, Douwe Kiela, Jason Weston. Personalizing Dialogue Agents: I
-have a dog, do you have pets too? ACL 2018. https://arxiv.org/abs/1801.07243 (section 4.1), after Ledell Wu, Adam Fisch,
-Sumit Chopra, Keith Adams, Antoine Bordes, Jason Weston. StarSpace: Embed All The Things! AAAI 2018.
+have a dog, do you have pets too? ACL 2018. https://arxiv.org/abs/1801.07243 (section 4.1), with the model of Ledell Wu,
+Adam Fisch, Sumit Chopra, Keith Adams, Antoine Bordes, Jason Weston. StarSpace: Embed All The Things! AAAI 2018.
 https://arxiv.org/abs/1709.03856
+
+Trained there by the margin ranking loss over negatives that StarSpace's code draws until some violate the margin, of
+which alone it takes the mean: `objective: {kind: pairwise, violating: true}`. Over all negatives the mean learns less.
+
+Not stated in the paper: sizes and rates; 500 features are those of its published memory network (ParlAI,
+projects/personachat/kvmemnn), which reads two utterances of the context. Words that training does not know are not
+mentioned; that code's list holds the words of all splits. Here they share some thousand vectors that are not trained,
+so that such a word is still found again where the persona has it. Of both personas, it is not told which is whose.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +25,8 @@ from personae.types import Example, Whose
 
 
 class Starspace(nn.Module):
-    """Bags of words."""
+    """Bags of words. B cases, N candidates, S distinct sentences, H features of a word (`hidden`). `dropout` drops
+    words."""
 
     scale = "similarity"
 
@@ -49,9 +58,11 @@ class Starspace(nn.Module):
 
     def score(self, batch: DialogueBatch) -> Tensor:
         """Cosines (B, N), -inf where a case has fewer candidates."""
-        vectors = self.words.bags(batch.sentences)  # (S, H)
-        query = sum((total(vectors, lines) for lines in batch.personas), total(vectors, batch.context))  # (B, H)
-        return cosines(query, vectors, batch.candidates)
+        bags = self.words.bags(batch.sentences)  # (S, H)
+        query = total(bags, batch.context)  # (B, H)
+        for lines in batch.personas:
+            query = query + total(bags, lines)
+        return cosines(query, bags, batch.candidates)
 
     def loss(self, batch: DialogueBatch, objective: Objective = Objective()) -> Tensor:  # noqa: B008 - frozen
         """What `objective` makes of the scores."""
