@@ -23,7 +23,6 @@ from personae.nn.objective import Objective
 from personae.types import Example, Whose
 
 Build = Callable[..., Any]
-Case = Callable[..., Example]
 
 NAMES = ("starspace", "profile_memory", "kv_profile_memory")
 LIMITS = Limits(utterances=3, utterance_words=9, lines=2, line_words=4, reply_words=6)
@@ -83,7 +82,6 @@ def kv_profile_memory(model: Any, case: Example, remembered: Sequence[Example]) 
         (context_of(model, one).mean(0), words_of(model, one.target.text, LIMITS.reply_words).mean(0))
         for one in remembered
     ]
-    pairs = sorted(pairs, key=lambda pair: -float(sim(query, pair[0])))[: model.nearest]
     return query + attend(query, [key for key, _ in pairs], [value for _, value in pairs])
 
 
@@ -98,7 +96,7 @@ def ranked(model: Any, case: Example, query: Tensor) -> Tensor:
 def test_the_scores_are_those_of_the_published_equations(
     name: str, whose: Whose, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build(name, persona=whose, limits=LIMITS, nearest=3).double()
+    model = build(name, persona=whose, limits=LIMITS).double()
     queries: dict[str, Callable[[Example], Tensor]] = {
         "starspace": lambda case: starspace(model, case),
         "profile_memory": lambda case: profile_memory(model, case),
@@ -107,9 +105,6 @@ def test_the_scores_are_those_of_the_published_equations(
     with torch.no_grad():
         if name == "kv_profile_memory":
             model.remember(cases)
-            kept = model.keys.clone()
-            model.remember(cases)  # anew, not more
-            assert torch.equal(model.keys, kept)
         scores = model.score(model.collate(cases))
         expected = torch.stack([ranked(model, case, queries[name](case)) for case in cases])
     tolerance = 2e-3 if name == "kv_profile_memory" else 1e-9  # the memory is of half precision
@@ -144,26 +139,10 @@ def test_the_reply_that_followed_the_same_history_gains(build: Build, cases: Seq
                 assert (after - before[place]).argmax() == reply
 
 
-def test_only_the_nearest_histories_count(build: Build, case: Case, cases: Sequence[Example]) -> None:
-    model = build("kv_profile_memory", persona="none", nearest=1)
-    mine = case(said=["my cat sleeps"], candidates=["the old river", "my cat sings"])
-    others = [case(said=["all bird day ,"], candidates=["a bird !"]), *cases]
-    with torch.no_grad():
-        model.remember([mine])
-        alone = model.score(model.collate([mine]))
-        model.remember([*others, mine])
-        torch.testing.assert_close(model.score(model.collate([mine])), alone)
-        model.remember(others)
-        assert not torch.allclose(model.score(model.collate([mine])), alone)
-
-
 def test_a_trained_model_remembers_what_it_was_trained_on(tmp_path: Path) -> None:
-    arguments = {"hidden": 4, "nearest": 2}
+    path = "personae.models.selection.kv_profile_memory.KVProfileMemory"
     changes = {
-        "task.model": {
-            "class_path": "personae.models.selection.kv_profile_memory.KVProfileMemory",
-            "init_args": arguments,
-        },
+        "task.model": {"class_path": path, "init_args": {"hidden": 4}},
         "corpus.dialogues": 12,
         "trainer.max_epochs": 1,
         "trainer.val_check_interval": 1.0,
@@ -171,9 +150,10 @@ def test_a_trained_model_remembers_what_it_was_trained_on(tmp_path: Path) -> Non
     run.train("selection/imn-toy-ra", {key: yaml.safe_dump(value) for key, value in changes.items()}, out=tmp_path)
     model = run.load(str(tmp_path)).model
     learnt = examples(Toy(dialogues=12).split("train"), sides="both")
-    assert len(model.keys) == len(model.values) == len(learnt) > 0
-    assert model.keys.dtype == model.values.dtype == torch.half
-    kept = [model.keys, model.values]
+    learnt = examples(Toy(dialogues=12).split("train"), sides="both")
+    assert len(model.histories) == len(model.replies) == len(learnt) > 0
+    assert model.remembered.dtype == torch.half
+    kept = model.remembered, model.score(model.collate(learnt))
     model.remember(learnt)
-    for before, after in zip(kept, (model.keys, model.values), strict=True):
-        torch.testing.assert_close(before, after)
+    assert torch.equal(model.remembered, kept[0])
+    assert torch.equal(model.score(model.collate(learnt)), kept[1])

@@ -13,7 +13,9 @@ attended to; the last utterance always has the same place; pooling rounds up, so
 logit, not two. There, an utterance is replaced by what it finds in the document, here it is added, as it is the other
 way round. A case's lines are the document's sentences.
 
-Not stated there: dropout; a persona without lines is read as one empty line.
+Not stated there: dropout; a persona without lines is read as one empty line. Of the layers that compare words, the
+first weights of products are positive, those of squared differences negative, so that they say how alike two words are;
+with any signs, thousands of examples are spent on finding that out.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,7 +69,7 @@ class DGMN(nn.Module):
         rooms = {"bare": limits.utterances, "grounded": limits.utterances, "lines": limits.lines}
         self.rooms = rooms if self.personas else {"bare": limits.utterances}  # for each kind of match
         self.ground = nn.ModuleDict({kind: _Block(width=hidden) for kind in self.rooms if kind != "bare"})
-        self.compare = nn.ModuleDict({kind: nn.Linear(2 * hidden, features) for kind in self.rooms})
+        self.compare = nn.ModuleDict({kind: _comparison(hidden, features) for kind in self.rooms})
         self.convolve = nn.ModuleDict({kind: _Convolutions(filters=filters) for kind in self.rooms})
         self.dropout = nn.Dropout(dropout)
         widths = {kind: filters // 2 * _pooled(room, limits.reply_words, features) for kind, room in self.rooms.items()}
@@ -161,6 +163,16 @@ _Words = tuple[Tensor, Tensor]
 def _pooled(*sizes: int) -> int:
     """How many cells two poolings by threes leave of a cube."""
     return prod(-(-size // 9) for size in sizes)
+
+
+def _comparison(hidden: int, features: int) -> nn.Linear:
+    """A layer over product and squared difference, each feature of which is at first a similarity."""
+    layer = nn.Linear(2 * hidden, features)
+    product, difference = layer.weight.data.chunk(2, 1)
+    product.abs_()
+    difference.abs_().neg_()
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _chosen(reply: Tensor, versions: Tensor, there: Tensor) -> Tensor:
