@@ -100,6 +100,6 @@ class _Encoder(nn.Module):
 def _positions(count: int, like: Tensor) -> Tensor:
     """Sines and cosines that tell places apart (count, H), as in "Attention Is All You Need" (section 3.5)."""
     width = like.shape[1]
-    rates = 10000 ** (-torch.arange(0, width, 2, device=like.device) / width)
-    angles = torch.arange(count, device=like.device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], 1).to(like)
+    rates = 10000 ** (-torch.arange(0, width, 2).to(like) / width)
+    angles = torch.arange(count).to(like)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)
