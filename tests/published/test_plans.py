@@ -62,7 +62,9 @@ def test_what_a_plan_names_is_there(name: str, tmp_path: Path) -> None:
     plan = plans.read(name)
     shelf = Shelf(tmp_path, BUDGETS["cpu-small"], plan.forms, {"revised": "revised.jsonl"})
     cells = [cell for cell in plan.cells if cell.recipe and not cell.why]
-    assert {recipe for cell in cells for recipe in shelf.missing(cell)} == set()
+    for budget in BUDGETS.values():
+        on = Shelf(tmp_path, budget, plan.forms, {})
+        assert {recipe for cell in cells for recipe in on.missing(cell)} == set()
     jobs = {shelf.job(cell): cell for cell in cells}
     assert len({job.folder for job in jobs}) == len(jobs)
     for job, cell in jobs.items():
