@@ -28,6 +28,11 @@ def step() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def cases() -> ModuleType:
+    return importlib.import_module("selection_cases")
+
+
+@pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     path = tmp_path_factory.mktemp("benchmarks") / "toy.jsonl"
     jsonl.write(toy.Selection(dialogues=8).split("valid"), path)
@@ -84,6 +89,45 @@ def test_padding_that_leaks_is_not_equal(
     assert json.loads(capsys.readouterr().out)["equal"] is False
 
 
+CASES = ("dim", "hre-ra", "imn-cra", "bert-cra", "bert-ra")
+
+
+def scored(arguments: list[str], *more: str) -> list[str]:
+    """The arguments of selection_cases.py that are like those of selection_step.py."""
+    place = arguments.index("--batches")
+    return [*arguments[:place], *arguments[place + 2 :], *more, "--json"]
+
+
+@pytest.mark.parametrize("system", CASES)
+def test_cases_are_scored_alike(
+    system: str, cases: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cases.main(scored(arguments, "--system", system)) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert set(result) >= KEYS
+    assert result["equal"] is True
+    assert result["same_order"] == 1
+    assert result["difference"] < 1e-3
+    assert result["taken"] in result["variants"]
+    assert system in result["what"]
+    assert "run 1: " in printed.err
+
+
+def test_half_precision_may_not_change_what_is_right(
+    cases: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = scored(arguments, "--system", "bert-cra", "--precision", "bf16-mixed")
+    assert cases.main(half) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["equal"] is True
+    assert set(result["variants"]) == {"32-true", "bf16-mixed"}
+    shares = iter([0.5, 0.504])
+    monkeypatch.setattr(cases, "right", lambda *_: next(shares))
+    assert cases.main(half) == 0
+    assert json.loads(capsys.readouterr().out)["equal"] is False
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -92,8 +136,15 @@ def test_padding_that_leaks_is_not_equal(
     ],
 )
 def test_a_mistake_exits_2_with_one_message(
-    step: ModuleType, arguments: list[str], wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    step: ModuleType,
+    cases: ModuleType,
+    arguments: list[str],
+    wrong: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    assert cases.main([*scored(arguments), *wrong]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
     assert step.main([*arguments, *wrong, "--json"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
