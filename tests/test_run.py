@@ -14,6 +14,7 @@ import lightning
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from personae import checkpoint, recipes, results, run
 from personae.data import jsonl
@@ -432,6 +433,17 @@ def test_a_folder_in_use_is_refused(finished: Path, tmp_path: Path) -> None:
         run.train(RECIPE, TINY, out=tmp_path / "file")
     with pytest.raises(InputError, match=r"--out .*file: is a file; name a folder"):
         run.evaluate("tfidf", "nowhere.jsonl", out=tmp_path / "file")
+
+
+def test_two_commands_do_not_train_the_same_run(finished: Path) -> None:
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    lock = finished / ".lock"
+    with (
+        FileLock(lock, timeout=0),
+        pytest.raises(InputError, match="another command is training this run; wait for it, or stop it"),
+    ):
+        run.train(None, {}, out=finished, resume=True)
+    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file() and file != lock} == before
 
 
 def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path) -> None:

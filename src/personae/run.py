@@ -11,12 +11,14 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import lightning
 import torch
+from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from safetensors import SafetensorError
@@ -39,12 +41,12 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     """Fits a recipe, `changes` made to it ("task.model.hidden": "64"), into the folder `out`; see `fit`.
 
     With `resume`, `recipe` may be None, for the one in `out`. InputError where the recipe is not one, `out` holds a run
-    already (without `resume`), or none (with it).
+    already (without `resume`), or none (with it), or another command is training it.
     """
-    kept, last = out / "recipe.yaml", out / "checkpoints" / "last.ckpt"
+    kept, last, lock = out / "recipe.yaml", out / "checkpoints" / "last.ckpt", out / ".lock"
     if resume and not kept.exists():
         raise InputError(f"{out}: there is no run to resume; leave --resume out")
-    if not resume and out.exists() and (not out.is_dir() or any(file != kept for file in out.iterdir())):
+    if not resume and out.exists() and (not out.is_dir() or any(file not in (kept, lock) for file in out.iterdir())):
         resumed = "resume its run with --resume, or " if kept.exists() else ""
         raise InputError(f"{out}: is not an empty folder; {resumed}name another")
     source = str(kept) if recipe is None and resume else recipe
@@ -66,19 +68,34 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     made = _checked(lambda: parser.instantiate(settings), source)
     new, earlier = not out.exists(), kept.read_text(encoding="utf-8") if kept.exists() else None
     out.mkdir(parents=True, exist_ok=True)
-    if resume and made["trainer"].is_global_zero:
-        lines.sweep(out)
+    with _alone(lock) if made["trainer"].is_global_zero else nullcontext():
+        if resume and made["trainer"].is_global_zero:
+            lines.sweep(out)
+        try:
+            lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
+            return fit(out=out, resume=resume and last.exists(), **made)
+        except InputError:
+            if new and not last.exists():
+                shutil.rmtree(out)
+            elif earlier is not None:
+                lines.save([earlier.rstrip("\n")], kept)
+            elif not last.exists():
+                kept.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keeps a run from being trained twice at once. InputError where it is being trained."""
     try:
-        lines.save([parser.dump(settings, skip_unset=False).rstrip()], kept)
-        return fit(out=out, resume=resume and last.exists(), **made)
-    except InputError:
-        if new and not last.exists():
-            shutil.rmtree(out)
-        elif earlier is not None:
-            lines.save([earlier.rstrip("\n")], kept)
-        elif not last.exists():
-            kept.unlink(missing_ok=True)
-        raise
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # gone with its folder, or of a system that keeps open files
+                    lock.unlink()
+    except Timeout:
+        raise InputError(f"{lock.parent}: another command is training this run; wait for it, or stop it") from None
 
 
 def fit(
