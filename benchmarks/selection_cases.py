@@ -103,7 +103,7 @@ def measure(
     task = Selection(model=made(system, dialogues, hidden=hidden, backbone=backbone)).eval()
     half = precision != "32-true"
     start = time.perf_counter()
-    batches = [([one.id for one in each.examples], [each.inputs]) for each in task.held_out(sample)]
+    batches = [([one.id for one in each.examples], each.inputs) for each in task.held_out(sample)]
     building = time.perf_counter() - start
     ours = scoring(task.model.score, batches, half)
     plain: dict[str, Score] = {}

@@ -128,6 +128,7 @@ def plan(place: Path, table: str, **systems: Mapping[str, Any]) -> Plan:
                 "title": "transfer",
                 "asks": "Does it carry over?",
                 "persona": "self",
+                "claims": {"*": {"Encoder": ["Encoder, later"]}},
                 "rows": {
                     "Encoder, later": {"recipe": str(place / "encoder.yaml"), "measured": "revised"},
                     "Encoder, told": {
@@ -165,7 +166,7 @@ def test_what_is_to_be_done_is_said_first(made: dict[str, Any]) -> None:
     assert re.search(r"encoder: to be trained\n.*encoder-partner: to be trained", said, re.DOTALL)
     assert "tfidf-self: needs no training" in said
     most = next(line for line in made["said"] if "at most" in line)
-    assert most.startswith("2 to train, 3 to measure: at most 0 h 4")  # of which 46 minutes are training's
+    assert most.startswith("2 to train, 3 to measure: at most 1 h ")  # of which 66 minutes are training's
     assert made["said"].index(most) < next(n for n, line in enumerate(made["said"]) if line.startswith("training "))
 
 
@@ -248,6 +249,9 @@ def test_what_is_finished_is_used_again_also_by_another_table(made: dict[str, An
     assert rows["Encoder, told", "hits@1"]["why"] == WITHOUT
     said.clear()
     assert cells(reproduce(plan(place, "table2"), runs=place / "runs", out=place / "two", say=said.append)) == rows
+    (claim,) = content["claims"]  # of the same replies, with personas in other words
+    assert (claim["worse"], claim["n"]) == ("Encoder, later", rows["Encoder", "hits@1"]["n"])
+    assert claim["ours"] == pytest.approx(rows["Encoder", "hits@1"]["ours"] - rows["Encoder, later", "hits@1"]["ours"])
     assert "0 to train, 0 to measure: at most 0 h 1 min" in said
     os.utime(place / "runs" / "encoder" / "on-revised" / "metrics.json", (0, 0))  # as if training had gone on since
     reproduce(plan(place, "table2"), runs=place / "runs", out=place / "two", say=said.append)
@@ -326,18 +330,36 @@ def test_a_run_that_its_bound_stopped_says_so(place: Path, tmp_path: Path) -> No
     run.train(str(place / "encoder.yaml"), changes, out=tmp_path / "run")
     spent = shelf.spent(shelf.Job(tmp_path / "run", str(place / "encoder.yaml"), "self"))
     assert spent["stopped"]
+    assert spent["bound"] == "00:00:00:02"
     assert spent["cpu_seconds"] > 0
+
+
+def test_what_a_run_starts_from_is_counted_too(place: Path, tmp_path: Path) -> None:
+    recipe, made = str(place / "encoder.yaml"), {}
+    for name in ("first", "second"):
+        run.train(recipe, {}, out=tmp_path / name)
+        made[name] = shelf.spent(shelf.Job(tmp_path / name, recipe, "self"))
+    both = shelf.spent(
+        shelf.Job(tmp_path / "second", recipe, "self", first=shelf.Job(tmp_path / "first", recipe, "self"))
+    )
+    assert both["cpu_seconds"] == made["first"]["cpu_seconds"] + made["second"]["cpu_seconds"]
+    assert both["trained"] == [*made["first"]["trained"], *made["second"]["trained"]]
+    assert not both["stopped"]
 
 
 def test_mistakes_are_named_before_anything_is_trained(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError, match=r"no row 'Decoder'; choose of: Counter, Encoder, Writer"):
-        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path, only=["Decoder"])
+        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", only=["Decoder"])
     with pytest.raises(InputError, match=r"gpu-full: no such recipe: .*encoder\.yaml-gpu \(for Encoder\)"):
-        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path, budget="gpu-full")
+        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", budget="gpu-full")
     with pytest.raises(InputError, match=r"nosuch\.jsonl: found neither"):
-        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path, revised_train="nosuch.jsonl")
+        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", revised_train="nosuch.jsonl")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out .*file: is a file; name a folder"):
+        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "file")
+    (tmp_path / "file").unlink()
     for name in ("dim", "dim/table9", "nosuch/table2", "../dim/table2"):
         assert main(["reproduce", name]) == 2
         assert f"there is no table {name!r} to reproduce; choose one of dim/table2, " in capsys.readouterr().err

@@ -443,7 +443,8 @@ def test_two_commands_do_not_train_the_same_run(finished: Path) -> None:
         pytest.raises(InputError, match="another command is training this run; wait for it, or stop it"),
     ):
         run.train(None, {}, out=finished, resume=True)
-    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file() and file != lock} == before
+    lock.unlink(missing_ok=True)
+    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
 
 
 def test_only_a_run_is_resumed_and_as_what_it_was(finished: Path, tmp_path: Path) -> None:
@@ -749,6 +750,50 @@ def test_results_on_other_candidates_are_not_compared(finished: Path, tmp_path: 
     run.evaluate(str(finished), str(other), out=tmp_path / "other")
     with pytest.raises(InputError, match="chose from different candidates"):
         results.compare(finished, tmp_path / "other")
+
+
+def test_the_same_dialogues_with_other_personas_are_compared(finished: Path, tmp_path: Path) -> None:
+    def reworded(dialogue: Dialogue) -> Dialogue:
+        mute = (dialogue.speakers[0], replace(dialogue.speakers[1], persona=Persona(("i am another",))))
+        return replace(dialogue, id=f"reworded-{dialogue.id}", speakers=mute)
+
+    cases = list(Toy(dialogues=12).split("valid"))
+    for name, dialogues in (("one", cases), ("other", map(reworded, cases)), ("fewer", map(reworded, cases[1:]))):
+        jsonl.write(dialogues, tmp_path / f"{name}.jsonl")
+        run.evaluate(str(finished), str(tmp_path / f"{name}.jsonl"), out=tmp_path / name)
+    with pytest.raises(InputError, match="chose from different candidates"):
+        results.compare(tmp_path / "one", tmp_path / "other")
+    found = results.compare(tmp_path / "one", tmp_path / "other", reworded=True)
+    first, second = (results.read(tmp_path / name)[0]["metrics"] for name in ("one", "other"))
+    for name, compared in found["metrics"].items():
+        assert compared["difference"]["value"] == pytest.approx(first[name]["value"] - second[name]["value"])
+    with pytest.raises(InputError, match="are not of the same dialogues in the same order with the same candidates"):
+        results.compare(tmp_path / "one", tmp_path / "fewer", reworded=True)
+
+
+def test_a_gpu_that_is_not_there_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--device cuda: there is no GPU here that torch can use; take cpu"):
+        run.evaluate(str(finished), "nowhere.jsonl", device="cuda", out=tmp_path / "out")
+
+
+def test_a_run_needs_its_backbone_no_longer(backbone: str, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(backbone, folder)
+    bert = {
+        "class_path": "personae.models.selection.bert.BERT",
+        "init_args": {"backbone": str(folder), "longest": 64, "dropout": 0.0},
+    }
+    changes = {**TINY, "task.model": yaml.safe_dump(bert), "trainer.max_steps": "3"}
+    run.train(RECIPE, {key: value for key, value in changes.items() if "task.model." not in key}, out=tmp_path / "run")
+    valid = tmp_path / "valid.jsonl"
+    jsonl.write(Toy(dialogues=12).split("valid"), valid)
+    before = run.evaluate(str(tmp_path / "run"), str(valid))
+    shutil.rmtree(folder)
+    assert run.evaluate(str(tmp_path / "run"), str(valid))["metrics"] == before["metrics"]
+    config = json.loads((tmp_path / "run" / "backbone" / "config.json").read_text())
+    assert config["weights"] == "in the model.safetensors of the run"
+    assert not list((tmp_path / "run" / "backbone").glob("*.safetensors"))
 
 
 def test_results_are_read_back(finished: Path) -> None:

@@ -50,6 +50,7 @@ def evaluate(
     candidates: int | None = None,
     seed: int = 0,
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    device: Literal["cpu", "cuda"] = "cpu",
     out: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -63,6 +64,7 @@ def evaluate(
         candidates: how many are drawn for each reply where the file has none, the true one among them; 20 if not given.
         seed: of that draw.
         precision: of the numbers that the model computes with; half of it is faster where the hardware has it.
+        device: where the model computes.
         out: a folder for predictions.jsonl and metrics.json.
         json: print one JSON object.
     """
@@ -77,22 +79,24 @@ def evaluate(
         seed=seed,
         out=out,
         precision=precision,
+        device=device,
     )
     _print_metrics(result, json=json)
 
 
-def compare(run_a: Path, run_b: Path, *, seed: int = 0, json: bool = False) -> None:
+def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0, json: bool = False) -> None:
     """Compare two results on the same examples: the difference with its interval, and tests.
 
     Args:
         run_a: a run folder, or the folder of an evaluation.
         run_b: another one.
+        reworded: the second was measured on another file, of the same dialogues in the same order with other personas.
         seed: of the bootstrap.
         json: print one JSON object.
     """
     from personae import console, results
 
-    result = results.compare(run_a, run_b, seed=seed)
+    result = results.compare(run_a, run_b, reworded=reworded, seed=seed)
     if json:
         console.as_json(result)
         return

@@ -4,7 +4,6 @@ paper's numbers and ours are laid side by side."""
 import os
 import random
 import shlex
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from personae import results, run, shelf
 from personae.data import lines
@@ -66,19 +64,21 @@ def reproduce(
     if unknown := [label for label in only if label not in labels]:
         raise InputError(f"--only: {plan.name} has no row {unknown[0]!r}; choose of: {', '.join(labels)}")
     out = out or Path("reproduced", plan.name.replace("/", "-"))
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
     given = [("--budget", budget), ("--runs", runs), ("--out", out), ("--revised_train", revised_train)]
     options = [(name, str(value)) for name, value in (*given, *(("--only", row) for row in only)) if value is not None]
     runs = runs or Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae") / "runs"
     kept = Shelf(runs.resolve(), BUDGETS[budget], plan.forms, {"revised": revised_train})
     wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
     _check(kept, wanted, plan.name)
+    out.mkdir(parents=True, exist_ok=True)
     _make(kept, wanted, say)
     rows = [_row(kept, cell) for cell in plan.cells]
     compared = cache(results.compare)
     content = {
         "table": plan.name,
-        "budget": asdict(kept.budget),
+        "budget": {**asdict(kept.budget), "bound": kept.budget.bound},
         "command": shlex.join(["personae", "reproduce", plan.name, *chain(*options)]),
         "rows": rows,
         "claims": [_claim(kept, claim, compared) for claim in plan.claims],
@@ -130,12 +130,12 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
         todo = "finished before" if job not in training else "to be resumed" if begun else "to be trained"
         say(f"  {job.folder.name}: {todo if job.trained else 'needs no training'}")
     seconds = _most(kept, training, lacking.values())
-    most = f"{seconds // 3600:.0f} h {seconds // 60 % 60 + 1:.0f} min"
+    minutes = int(seconds / 60) + 1
+    most = f"{minutes // 60} h {minutes % 60} min"
     say(f"{len(training)} to train, {len(lacking)} to measure: at most {most}")
     for place, job in enumerate(training, 1):
         say(f"training {job.folder.name} ({place} of {len(training)}), at most {kept.budget.minutes} minutes")
-        most = f"00:{kept.budget.minutes // 60:02}:{kept.budget.minutes % 60:02}:00"
-        changes = {**dict(job.changes), "trainer.max_time": most}
+        changes = {**dict(job.changes), "trainer.max_time": kept.budget.bound}
         run.train(job.recipe, changes, out=job.folder, resume=(job.folder / "recipe.yaml").exists())
     for (job, form, timed), cell in lacking.items():
         if timed:
@@ -145,7 +145,8 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
             say(f"measuring {job.folder.name}, personas {form}")
             model, persona = (str(job.folder), None) if job.trained else (job.recipe, job.persona)
             out = job.folder / f"on-{form}"
-            run.evaluate(model, kept.file(form), persona=persona, out=out, precision=job.precision)
+            device = kept.budget.device if job.trained else "cpu"
+            run.evaluate(model, kept.file(form), persona=persona, out=out, precision=job.precision, device=device)
 
 
 def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> float:
@@ -156,7 +157,7 @@ def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> 
 
     @cache
     def pace(job: Job, form: str) -> float:
-        task, sample = _untrained(job), _sample(cases(form), SAMPLE)
+        task, sample = _untrained(job).to(kept.budget.device), _sample(cases(form), SAMPLE)
         task.prepare([case.context for case in sample])
         results.predict(task, sample[:8], precision=job.precision)
         started = time.perf_counter()
@@ -165,7 +166,7 @@ def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> 
 
     def count(cell: Cell) -> int:
         whole = len(cases(cell.measured))
-        return min(cell.cases or whole, whole) if cell.metric == SPEED else whole
+        return min(kept.cases(cell) or whole, whole) if cell.metric == SPEED else whole
 
     looks = [*training.items(), *((kept.job(cell), cell) for cell in scored)]
     scoring = sum(count(cell) * pace(job, cell.measured) for job, cell in looks)
@@ -175,7 +176,7 @@ def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> 
 def _time(kept: Shelf, cell: Cell) -> None:
     """Writes down how many cases a second an untrained model of a cell's recipe scores, texts and all; the interval is
     over batches."""
-    job, cases = kept.job(cell), _sample(_cases(kept.file(cell.measured)), cell.cases)
+    job, cases = kept.job(cell), _sample(_cases(kept.file(cell.measured)), kept.cases(cell))
     task = _untrained(job)
     task.prepare([case.context for case in cases])
     batches = task.to(kept.budget.device).eval().held_out(cases)
@@ -197,7 +198,7 @@ def _time(kept: Shelf, cell: Cell) -> None:
     job.speed.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "task": job.arguments()["task"],
-        "cases": cell.cases,
+        "cases": kept.cases(cell),
         "data": {"path": kept.file(cell.measured), "sha256": kept.digest(cell.measured), "candidates": None},
         "batch": max(Counter(groups).values()),
         "metrics": {SPEED: {"value": 1 / mean.value, "low": low, "high": high, "n": len(cases)}},
@@ -208,12 +209,7 @@ def _time(kept: Shelf, cell: Cell) -> None:
 
 def _untrained(job: Job) -> Task:
     """The task of a job, its model untrained."""
-    if not job.trained:
-        return run.load(job.recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder, "recipe.yaml")
-        recipe.write_text(yaml.safe_dump(job.arguments()), encoding="utf-8")
-        return run.build(str(recipe))
+    return run.build(job.recipe, dict(job.changes)) if job.trained else run.load(job.recipe)
 
 
 def _cases(file: str) -> list[Example]:
@@ -254,7 +250,7 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _claim(kept: Shelf, claim: Claim, compared: Callable[[Path, Path], dict[str, Any]]) -> dict[str, Any]:
+def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Whether an ordering that the paper sees is found here, by a paired test."""
     better, worse = claim.better, claim.worse
     assert better.published is not None
@@ -270,7 +266,7 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[[Path, Path], dict[str,
     if absent := [name for name, file in files.items() if file is None]:
         return {**told, "why": f"not run: {' and '.join(absent)}"}
     one, other = (file.parent for file in files.values() if file is not None)
-    row = _named(compared(one, other)["metrics"], better.metric)
+    row = _named(compared(one, other, reworded=better.measured != worse.measured)["metrics"], better.metric)
     test, p = ("McNemar", row["mcnemar"]["p"]) if "mcnemar" in row else ("paired t", row["t_test"]["p"])
     ahead = row["difference"]["value"] > 0
     found = "not shown" if p is None or p >= 0.05 else "yes" if ahead else "no, the reverse"

@@ -109,19 +109,32 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     return about, rows
 
 
-def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Compares two results on the same examples, see `metrics.compare.compare`. InputError where the candidates were
-    not the same."""
+def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Compares two results on the same examples, see `metrics.compare.compare`; where `b` was measured on the same
+    dialogues `reworded`, in another file, examples are matched by their place. InputError where the candidates were not
+    the same."""
     if seed < 0:
         raise InputError(f"seed: {seed} is not at least 0")
     (about_a, rows_a), (about_b, rows_b) = read(run_a), read(run_b)
     draws = [about["data"]["candidates"] for about in (about_a, about_b)]
-    if draws[0] != draws[1]:
+    if reworded:
+        if [_shape(row) for row in rows_a] != [_shape(row) for row in rows_b]:
+            raise InputError(
+                f"{run_a} and {run_b} are not of the same dialogues in the same order with the same candidates; "
+                "evaluate both on files that differ in the personas alone"
+            )
+        rows_b = [replace(b, id=a.id, dialogue=a.dialogue) for a, b in zip(rows_a, rows_b, strict=True)]
+    elif draws[0] != draws[1]:
         raise InputError(
             f"{run_a} and {run_b} chose from different candidates ({draws[0]['name']} {draws[0]['sha256'][:12]}, "
             f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
         )
     return {"candidates": draws[0], **comparison.compare(rows_a, rows_b, seed=seed)}
+
+
+def _shape(row: Row) -> tuple[str, int, int]:
+    """What an example is where its file is not known: its place in its dialogue, and that of its true reply."""
+    return row.id.rpartition("#")[2], len(row.scores), row.target
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Runs: a recipe is trained into a folder, and a folder is loaded back and measured.
 
 A run folder holds recipe.yaml (every argument, resolved), config.json (version and vocabulary), model.safetensors,
-training.jsonl (what was measured on the way), predictions.jsonl and metrics.json of the validation split,
-environment.json, and checkpoints/ to resume from. Nothing in it is ever unpickled.
+backbone/ (configuration and tokenizer of a pretrained one), training.jsonl (what was measured on the way),
+predictions.jsonl and metrics.json of the validation split, environment.json, and checkpoints/ to resume from. Nothing
+in it is ever unpickled.
 """
 
 import hashlib
@@ -14,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import lightning
 import torch
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -29,12 +31,14 @@ from personae import __version__, catalogue, checkpoint, recipes, results, train
 from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
-from personae.nn.embedding import WordEmbedding
+from personae.nn.cross_encoder import CrossEncoder
 from personae.published import lookup
 from personae.results import Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
 from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose
+
+BACKBONE = "backbone"
 
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -180,9 +184,11 @@ def fit(
         raise InputError("trainer.max_time: is over before dev was measured; give more")
     keeper.clock()
     task.model.load_state_dict(checkpoint.load(keeper.best))
-    task.eval().remember(replies)
+    task.to(trainer.strategy.root_device).eval().remember(replies)
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    spent["stopped"] = any((timer.time_remaining() or 0) <= 0 for timer in timers)
     learnt = {"sha256": digest, "train": len(replies), "dev": len(dev)}
     results.write_json(
         {**results.environment(trainer.strategy.root_device), **spent, "corpus": learnt}, out / "environment.json"
@@ -203,7 +209,11 @@ def fit(
 
 
 def save(task: Task, out: Path) -> None:
-    """Writes config.json and model.safetensors; each is complete or untouched."""
+    """Writes config.json and model.safetensors; each is complete or untouched. Of a pretrained backbone, its
+    configuration and its tokenizer are kept besides, in backbone/."""
+    for part in task.model.modules():
+        if isinstance(part, CrossEncoder):
+            part.keep(out / BACKBONE)
     everything = task.model.state_dict()
     tensors = {name: value.contiguous() for name, value in everything.items() if isinstance(value, torch.Tensor)}
     state = {name: value for name, value in everything.items() if name not in tensors}
@@ -230,7 +240,8 @@ def load(model: str) -> Task:
         recipe = str(folder / "recipe.yaml")
         if "seed" not in recipes.read(recipe):  # which is written after the task, the corpus and the trainer
             raise InputError(f"{recipe}: is cut off, copy the run again")
-        task = build(recipe)
+        backbone = folder / BACKBONE
+        task = build(recipe, {"task.model.backbone": json.dumps(str(backbone))} if backbone.is_dir() else {})
         try:
             state = json.loads(config.read_text(encoding="utf-8"))["state"]
             task.model.load_state_dict({**load_file(weights), **state})
@@ -274,15 +285,18 @@ def evaluate(
     seed: int = 0,
     out: Path | None = None,
     precision: Precision = "32-true",
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Measures a model on a file of dialogues.
+    """Measures a model on a file of dialogues, computing on `device`.
 
     Where the file has no candidates, so many (20 if None), the true reply among them, are drawn for each reply with
     `seed`, and the result names the draw. `split` chooses in a file that has several, and labels the result. `persona`
     makes the model read another persona than it was made for. InputError where `candidates` are asked for and the file
-    has its own, where it holds no line of the persona that is read, or where `out` is a run folder, whose own result
-    would be lost.
+    has its own, where it holds no line of the persona that is read, where `out` is a run folder, whose own result would
+    be lost, or where there is no such device.
     """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: there is no GPU here that torch can use; take cpu")
     if out is not None and (out / "recipe.yaml").exists():
         raise InputError(f"--out {out}: is a run folder, whose own results would be lost; name another")
     if out is not None and out.exists() and not out.is_dir():
@@ -296,7 +310,7 @@ def evaluate(
         raise InputError(f"--candidates {candidates}: {data} has candidates of its own; leave the option out")
     if not cases:
         raise InputError(f"{data}: holds no reply of speaker 1 to a turn before it: there is nothing to measure")
-    task = load(model)
+    task = load(model).to(device)
     if persona is not None:
         aim(task, persona)
     _check_persona(task, cases, data, "--persona")
@@ -336,8 +350,9 @@ def _init(task: Task, folder: str) -> None:
     model = load(folder).model
     theirs, parts = dict(model.named_parameters()), dict(model.named_modules())
     for name, part in task.model.named_modules():
-        if isinstance(part, WordEmbedding) and isinstance(parts.get(name), WordEmbedding):
-            part.set_extra_state(parts[name].get_extra_state())
+        inherit: Callable[[Any], None] | None = getattr(part, "inherit", None)
+        if inherit is not None and type(parts.get(name)) is type(part):
+            inherit(parts[name])
     shared = {
         name: weight
         for name, weight in task.model.named_parameters()
@@ -355,6 +370,11 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def resolved(recipe: str, changes: Mapping[str, str]) -> dict[str, Any]:
+    """Every argument of a recipe, `changes` made to it, by its dotted name. InputError where it is not one."""
+    return vars(_settings(_parser(), recipe, changes).as_flat())
+
+
 def _settings(parser: ArgumentParser, recipe: str, changes: Mapping[str, str]) -> Namespace:
     """A recipe's arguments with changes made, checked against the signatures that they are for."""
     arguments = recipes.read(recipe)
@@ -363,11 +383,13 @@ def _settings(parser: ArgumentParser, recipe: str, changes: Mapping[str, str]) -
     return settings
 
 
-def build(recipe: str) -> Task:
-    """The task of a recipe, its model untrained."""
+def build(recipe: str, changes: Mapping[str, str] = MappingProxyType({})) -> Task:
+    """The task of a recipe, `changes` made to it, its model untrained."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--task", type=Task, required=True)
-    arguments = {"task": recipes.read(recipe).get("task")}
+    arguments = recipes.read(recipe)
+    recipes.change(arguments, changes)
+    arguments = {"task": arguments.get("task")}
     task = _checked(lambda: parser.instantiate(parser.parse_object(arguments)).task, recipe)
     assert isinstance(task, Task)
     return task

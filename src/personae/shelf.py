@@ -13,9 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.callbacks import Timer
-
-from personae import checkpoint, recipes, run
+from personae import recipes, run
 from personae.data import lines
 from personae.data.read import locate
 from personae.published.plans import SPEED, Cell
@@ -35,11 +33,16 @@ class Budget:
     minutes: int
     device: str
 
+    @property
+    def bound(self) -> str:
+        """The minutes as Lightning's `max_time`: days, hours, minutes and seconds."""
+        return f"00:{self.minutes // 60:02}:{self.minutes % 60:02}:00"
+
 
 BUDGETS = {
     one.name: one
     for one in (
-        Budget("cpu-small", "the recipes as shipped, small enough for a processor", "", 20, "cpu"),
+        Budget("cpu-small", "the recipes as shipped, small enough for a processor", "", 30, "cpu"),
         Budget("gpu-full", "the recipes for a GPU, with the paper's sizes", "-gpu", 720, "cuda"),
     )
 }
@@ -97,6 +100,10 @@ class Shelf:
         """What is measured on, for a wording of the personas."""
         return self.forms[form]["file"]
 
+    def cases(self, cell: Cell) -> int | None:
+        """How many cases are timed for a cell, on a processor; a GPU, and None, takes all."""
+        return cell.cases if self.budget.device == "cpu" else None
+
     def why(self, cell: Cell) -> str:
         """Why there can be no number of ours; empty where there can."""
         needed = cell.recipe is not None and not self.training.get(cell.trained)
@@ -136,7 +143,7 @@ class Shelf:
         job = self.job(cell)
         if cell.metric == SPEED:
             kept = read(job.speed) if job.speed.exists() else {}
-            same = kept.get("task") == job.arguments()["task"] and kept.get("cases") == cell.cases
+            same = kept.get("task") == job.arguments()["task"] and kept.get("cases") == self.cases(cell)
             return job.speed if same and kept["data"]["sha256"] == self.digest(cell.measured) else None
         if not job.finished or self.differences(job):
             return None
@@ -157,8 +164,7 @@ def differences(job: Job) -> list[str]:
         return ["it has no recipe.yaml"] if any(job.folder.iterdir()) else []
     try:
         before, now = (
-            vars(run._settings(run._parser(), recipe, changes).as_flat())
-            for recipe, changes in ((str(kept), {}), (job.recipe, dict(job.changes)))
+            run.resolved(recipe, changes) for recipe, changes in ((str(kept), {}), (job.recipe, dict(job.changes)))
         )
     except InputError as error:
         return [str(error)]
@@ -172,20 +178,26 @@ def differences(job: Job) -> list[str]:
 
 
 def spent(job: Job) -> dict[str, Any]:
-    """What a finished run was trained with and on, and whether its time was over first."""
-    about = read(job.folder / "environment.json")
-    recipe = recipes.read(str(job.folder / "recipe.yaml"))
-    corpus, most = recipe["corpus"], recipe["trainer"]["init_args"].get("max_time")
-    last = job.folder / "checkpoints" / "last.ckpt"
-    timer = checkpoint.load(last)["callbacks"].get("Timer") if most and last.exists() else None
-    left = 1 if timer is None else (Timer(most).time_remaining() or 0) - timer["time_elapsed"]["train"]
-    files = corpus.get("init_args", {}).get("train", corpus["class_path"])
-    return {
+    """What a finished run was trained with and on, the run that it starts from included, and whether its time was over
+    first."""
+    about, recipe = read(job.folder / "environment.json"), recipes.read(str(job.folder / "recipe.yaml"))
+    corpus = recipe["corpus"]
+    own = {
         "seed": about["seed"],
         "cpu_seconds": about["cpu_seconds"],
-        "stopped": left <= 0,
-        "trained": files,
+        "bound": recipe["trainer"]["init_args"].get("max_time"),
+        "stopped": about["stopped"],
+        "trained": corpus.get("init_args", {}).get("train", [corpus["class_path"]]),
         "replies": about["corpus"]["train"],
+    }
+    if job.first is None:
+        return own
+    before = spent(job.first)
+    return {
+        **own,
+        "cpu_seconds": before["cpu_seconds"] + own["cpu_seconds"],
+        "stopped": before["stopped"] or own["stopped"],
+        "trained": [*before["trained"], *own["trained"]],
     }
 
 

@@ -75,9 +75,20 @@ def with_facts(case: Example, *, place: int, facts: tuple[str, ...]) -> Example:
 
 
 def test_the_models() -> None:
-    assert {model["name"] for model in catalogue.models()} >= {"hre", "imn", "minilm", "tfidf"}
+    memories = {"starspace", "profile_memory", "kv_profile_memory", "ft_pc"}
+    fused = {"hre", "imn", "bert"}
+    assert {model["name"] for model in catalogue.models()} == {
+        *memories,
+        *fused,
+        "dim",
+        "dgmn",
+        "fire",
+        "p5",
+        "minilm",
+        "tfidf",
+    }
     assert {_name(variant) for variant in TRAINED} >= {
-        f"{name}-{fusion}" for name in ("hre", "imn") for fusion in ("none", "na", "ca", "ra", "cra")
+        f"{name}-{fusion}" for name in fused for fusion in ("none", "na", "ca", "ra", "cra")
     }
 
 
@@ -99,6 +110,16 @@ def test_missing_candidates_score_minus_infinity(model: Any, cases: Sequence[Exa
         assert together[row, count:].tolist() == [-torch.inf] * (4 - count)
         torch.testing.assert_close(together[row, :count], full[row, :count], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(score(model, [case])[0], full[row, :count], atol=1e-5, rtol=1e-5)
+
+
+def test_ten_thousand_candidates_are_scored(model: Any, case: Case) -> None:
+    texts = tuple(f"{word} {number} times" for word in ("yes", "no", "cat", "the sea") for number in range(10))
+    few, many = (case(said=["hello", "how old ?"], facts=["i sail"], candidates=texts * times) for times in (1, 250))
+    task = SelectionTask(model=model)
+    with torch.inference_mode():
+        (row,) = task.rows_of(task.held_out([many])[0])
+    scores = torch.tensor(row.scores).view(250, 40)
+    torch.testing.assert_close(scores, score(model, [few]).float().expand(250, 40), atol=1e-5, rtol=1e-5)
 
 
 def test_permuted_candidates_have_permuted_scores(model: Any, cases: Sequence[Example]) -> None:

@@ -224,6 +224,11 @@ def changed(folder: str, to: Path, **config: Any) -> str:
         ({"model_type": "roberta"}, r"is no BERT with two segments, it is of the type 'roberta'"),
         ({"max_position_embeddings": 39}, r"reads 39 tokens at most; set task\.model\.longest to that"),
         ({"vocab_size": 20}, r"holds a tokenizer that is not its own, of \d+ tokens for 20 embeddings"),
+        ({"vocab_size": 400}, r"holds a tokenizer that is not its own, of \d+ tokens for 400 embeddings"),
+        (
+            {"num_hidden_layers": 3},
+            r"holds weights of another model than its config\.json says, without encoder\.layer\.2",
+        ),
     ],
 )
 def test_a_backbone_that_is_no_bert_is_refused(
@@ -242,13 +247,22 @@ def test_a_tokenizer_without_special_tokens_is_refused(make: Make, monkeypatch: 
         make()
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "weights"])
+def test_a_folder_without_its_tokenizer_is_refused(backbone: str, make: Make, tmp_path: Path) -> None:
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(Path(backbone) / file, tmp_path)
+    with pytest.raises(InputError, match="tokenizer"):
+        make(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "weights", "widths"])
 def test_a_folder_that_cannot_be_loaded_is_refused(backbone: str, make: Make, damage: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     if damage == "weights":
         changed(backbone, folder)
         weights = folder / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "widths":
+        changed(backbone, folder, intermediate_size=48)
     elif damage == "empty":
         folder.mkdir()
     with pytest.raises(InputError, match=r"^task\.model\.backbone: .* cannot be loaded, give a folder or a hub id"):

@@ -12,7 +12,7 @@ from personae.data.toy import Selection as Toy
 from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, bucketed
 from personae.tasks.negatives import Drawn
-from personae.tasks.selection import Selection, texts
+from personae.tasks.selection import SCORED, Selection, texts
 from personae.types import Dialogue, Example, InputError, Persona, Speaker, Turn
 
 
@@ -221,12 +221,26 @@ def test_rows_hold_the_scores_of_the_examples_candidates() -> None:
         Example(context, Turn(1, "yes", ("yes", "a", "ab", "abcd"))),
     ]
     task = made()
-    short, long = task.rows_of(Batch(batch, task.model.collate(batch)))
+    short, long = task.rows_of(task.held_out(batch)[0])
     assert (short.scores, short.target, short.dialogue, short.id) == ((6, 2), 1, "d0", "d0#1")
     assert (long.scores, long.target) == ((3, 1, 2, 4), 0)
     values = task.metrics([long, replace(long, target=3)])
     assert values["hits@1/4"] == [0, 1]
     assert values["mrr/4"] == [0.5, 1]
+
+
+def test_many_candidates_are_scored_some_at_a_time() -> None:
+    task, context = made(), cases()[0].context
+    many = tuple("a" * length for length in range(1, 2 * SCORED + 3))
+    found = [Example(replace(context, id=f"d{n}"), Turn(1, "aaaa", many[: max(n, 4)])) for n in (0, 4, 300, 400)]
+    found.append(Example(replace(context, id="many"), Turn(1, many[-1], many)))
+    batches = list(task.held_out(found))
+    assert sorted(len(batch.examples) for batch in batches) == [1, 1, 1, 2]
+    rows = {row.id: row for batch in batches for row in task.rows_of(batch)}
+    for example in found:
+        assert rows[example.id].scores == tuple(range(1, 1 + len(example.target.candidates)))
+    parts = next(batch.inputs for batch in batches if batch.examples[0].target.candidates == many)
+    assert [task.model.score(part).shape[1] for part in parts] == [SCORED, SCORED, 2]
 
 
 def test_what_is_learnt_from_texts_does_not_know_the_true_reply() -> None:

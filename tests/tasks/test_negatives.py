@@ -46,6 +46,33 @@ def test_a_single_dialogue_has_no_wrong_replies(negatives: Negatives) -> None:
         negatives.start(cases(1))
 
 
+def with_candidates(found: Sequence[Example], *texts: str) -> list[Example]:
+    return [replace(example, target=replace(example.target, candidates=texts)) for example in found]
+
+
+@pytest.mark.parametrize("negatives", [Drawn(), Rotating()])
+def test_a_single_dialogue_that_has_candidates_needs_no_others(negatives: Negatives) -> None:
+    found = [example for example in cases(1) if example.target.text == "text 0 5"]
+    (example,) = filled(negatives, with_candidates(found, "text 0 5", "no"))
+    assert set(example.target.candidates) == {"text 0 5", "no"}
+    with pytest.raises(InputError, match=r"dialogue d0 is the only one to train on; give more dialogues"):
+        InBatch().start(with_candidates(cases(1), "no"))
+
+
+@pytest.mark.parametrize("negatives", [Drawn(candidates=2, pool=2), Rotating(candidates=2)])
+def test_a_reply_finds_others_however_few_there_are(negatives: Negatives) -> None:
+    """Of a dialogue of most of the replies, whose draws are its own."""
+    large = [replace(example, context=replace(example.context, id="large")) for example in cases(40)]
+    small = [replace(example, context=replace(example.context, id="small")) for example in cases(41)[-1:]]
+    for seed in range(20):
+        for example in filled(negatives, [*large, *small], seed=seed):
+            assert len(wrong(example)) == 1
+    alike = [replace(example, target=replace(example.target, text="same")) for example in cases()]
+    for candidates in ((), ("same", "same")) if isinstance(negatives, Rotating) else ((),):
+        with pytest.raises(InputError, match=r"corpus: d0#1: no other dialogue has another reply"):
+            filled(negatives, with_candidates(alike, *candidates))
+
+
 def test_epoch_k_takes_the_kth_wrong_reply() -> None:
     given = [
         replace(example, target=replace(example.target, candidates=("a", "b", example.target.text, "c")))

@@ -11,9 +11,11 @@ Letters: B cases, N candidates, F passes over a candidate, S distinct sequences 
 distinct tokens, H hidden units.
 """
 
+import copy
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +30,11 @@ from personae.nn.sentence_encoder import packaged, readable
 from personae.types import Example, InputError
 
 log = logging.getLogger(__name__)
+
+PADDING = 128
+"""So many embeddings may belong to no token: their number is often rounded up."""
+
+ELSEWHERE = "in the model.safetensors of the run"
 
 Piece = tuple[int, Sequence[int]]
 """The subtype of a text, and its tokens."""
@@ -93,6 +100,13 @@ class CrossEncoder(nn.Module):
             nn.init.trunc_normal_(self.subtypes.weight, std=0.02, a=-0.04, b=0.04)
         self._tokens: dict[str, tuple[int, ...]] = {}
         self._said: set[str] = set()
+
+    def keep(self, folder: Path) -> None:
+        """Writes to a folder what it is besides weights, so that it can be made again without its source."""
+        config = copy.deepcopy(self.backbone.config)
+        config.weights = ELSEWHERE
+        config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def tokens(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The tokens of texts, and of all others met before; each text is split once. More than `longest` are cut."""
@@ -240,7 +254,8 @@ def gather(examples: Sequence[Example], read: Sequence[Sequence[Sequence[Keys]]]
 
 
 def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
-    """The tokenizer and the weights of a BERT. InputError where it is none, or they do not belong to one another."""
+    """The tokenizer and the weights of a BERT; random ones where `CrossEncoder.keep` left them out. InputError where it
+    is none, or what it consists of does not belong together."""
     where = f"task.model.backbone: {source}"
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     verbosity = transformers_logging.get_verbosity()
@@ -258,15 +273,24 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
                 f"{where} reads {config.max_position_embeddings} tokens at most; set task.model.longest to that"
             )
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or len(tokenizer) > config.vocab_size:
+        special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
+        if None in special or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
             raise InputError(
                 f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for {config.vocab_size} "
                 "embeddings, or one without [CLS] and [SEP]; put the two that belong together into one folder"
             )
-        return tokenizer, AutoModel.from_pretrained(source, config=config, dtype=torch.float32).train()
+        if getattr(config, "weights", None) == ELSEWHERE:
+            return tokenizer, AutoModel.from_config(config).train()  # type: ignore[no-untyped-call]
+        bert, found = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
+        if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
+            raise InputError(
+                f"{where} holds weights of another model than its config.json says, without {missing[0]}; put the two "
+                "that belong together into one folder"
+            )
+        return tokenizer, bert.train()
     except InputError:
         raise
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise InputError(f"{where} cannot be loaded, give a folder or a hub id of a BERT: {error}") from None
     finally:
         transformers_logging.set_verbosity(verbosity)

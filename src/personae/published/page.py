@@ -125,11 +125,16 @@ def _making(content: dict[str, Any]) -> str:
     seeds = sorted({row["seed"] for row in trained})
     runs = list(dict.fromkeys(row["run"] for row in trained))
     stopped = list(dict.fromkeys(row["run"] for row in trained if row["stopped"]))
+    longer = {row["run"]: row["bound"] for row in trained if row["bound"] != budget["bound"]}
     said = [f"- Budget `{budget['name']}`: {budget['about']}. Bound of a run: {budget['minutes']} minutes."]
     if runs:
         said.append(
             f"- Runs: {', '.join(f'`{run}`' for run in runs)}; stopped by that: {', '.join(stopped) or 'none'}."
         )
+        for run, bound in longer.items():
+            said.append(
+                f"- `{run}` was trained by hand, with {'no bound' if bound is None else f'a bound of {bound}'}."
+            )
         said.append(
             f"- Seeds: {', '.join(map(str, seeds))}; one run a number. An interval tells of other dialogues only."
         )
@@ -176,9 +181,8 @@ def _panel(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
     ours = [(row, place) for place, row in enumerate(rows) if row["ours"] is not None]
     panel.plot(*_transposed(paper), "o", color="0.35", fillstyle="none", label="the paper, on its data")
     for row, place in ours:
-        panel.plot(
-            (row["low"] or row["ours"], row["high"] or row["ours"]), (place, place), color="tab:blue", linewidth=2
-        )
+        ends = [row["ours"] if row[end] is None else row[end] for end in ("low", "high")]
+        panel.plot(ends, (place, place), color="tab:blue", linewidth=2)
     points = [(row["ours"], place) for row, place in ours]
     panel.plot(
         *_transposed(points), "o", color="tab:blue", markersize=4, label="here, with 95 % interval; none: not run"

@@ -9,6 +9,7 @@ surpasses; "ROW @ COLUMN" stands in another column, "TABLE/ROW" in another table
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import product
 from typing import Any
 
 import yaml
@@ -131,17 +132,20 @@ def _claims(
     claims: Mapping[str, Mapping[str, list[str]]], cells: tuple[Cell, ...], others: Callable[[str], tuple[Cell, ...]]
 ) -> Iterator[Claim]:
     for where, orders in claims.items():
-        for better in (cell for cell in cells if cell.system in orders and where in ("*", cell.group)):
-            for label in orders[better.system]:
+        for row, labels in orders.items():
+            betters = [cell for cell in cells if cell.system == row and where in ("*", cell.group)]
+            if not betters:
+                raise InputError(f"claims: there is no row {row!r} in a column {where!r}")
+            for better, label in product(betters, labels):
                 name, _, group = label.partition(" @ ")
-                table, _, row = name.rpartition("/")
+                table, _, other = name.rpartition("/")
                 rows = [
                     cell
                     for cell in (others(table) if table else cells)
-                    if cell.system == row and (table or cell.group == (group or better.group))
+                    if cell.system == other and (cell.group == (group or better.group) or (table and not group))
                 ]
                 if not rows:
                     raise InputError(f"claims: there is no row {label!r}")
-                worse = next((cell for cell in rows if cell.metric == better.metric), better)
-                if worse is not better and better.published is not None and worse.published is not None:
-                    yield Claim(better, worse, label)
+                for worse in rows:
+                    if worse.metric == better.metric and None not in (better.published, worse.published):
+                        yield Claim(better, worse, label)

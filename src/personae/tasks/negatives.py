@@ -37,7 +37,7 @@ class Drawn:
 
     def start(self, examples: Sequence[Example]) -> None:
         """Learns the replies to draw from."""
-        self._replies = _replies(examples)
+        self._replies = _replies(examples, given=True)
 
     def fill(self, batch: Sequence[Example], *, epoch: int, drawn: random.Random) -> list[Example]:
         """New candidates for each example that has none."""
@@ -45,7 +45,7 @@ class Drawn:
         return [
             example
             if example.target.candidates
-            else _with(example, _sample(_others(example, pool), self.candidates - 1, drawn), drawn)
+            else _with(example, _sample(_drawn(example, pool, self._replies), self.candidates - 1, drawn), drawn)
             for example in batch
         ]
 
@@ -61,7 +61,7 @@ class Rotating:
 
     def start(self, examples: Sequence[Example]) -> None:
         """Learns the replies to draw from."""
-        self._replies = _replies(examples)
+        self._replies = _replies(examples, given=True)
 
     def fill(self, batch: Sequence[Example], *, epoch: int, drawn: random.Random) -> list[Example]:
         """The true reply and one other for each example."""
@@ -69,8 +69,8 @@ class Rotating:
 
     def _wrong(self, example: Example) -> list[str]:
         own = random.Random(f"{self.seed}/{example.id}")
-        given = [text for text in example.target.candidates if text != example.target.text]
-        some = given or _others(example, own.choices(self._replies, k=4 * self.candidates))
+        some = [text for text in example.target.candidates if text != example.target.text]
+        some = some or _drawn(example, own.choices(self._replies, k=4 * self.candidates), self._replies)
         some = _sample(some, len(some), own)
         return [some[place % len(some)] for place in range(self.candidates - 1)]
 
@@ -132,17 +132,29 @@ def _asked(example: Example) -> tuple[str, ...]:
     return tuple(turn.text for turn in example.context.turns[-1:])
 
 
-def _replies(examples: Sequence[Example]) -> list[tuple[str, str]]:
+def _replies(examples: Sequence[Example], *, given: bool = False) -> list[tuple[str, str]]:
     """Every reply and the dialogue that it is of. InputError where they are all of one, though wrong ones must be
-    drawn."""
+    drawn, for those that have none where candidates that are `given` are kept."""
     replies = [(example.context.id, example.target.text) for example in examples]
-    bare = [example for example in examples if not example.target.candidates]
+    bare = [example for example in examples if not (given and example.target.candidates)]
     if bare and len({dialogue for dialogue, _ in replies}) < 2:
+        without = ", and its replies have no candidates" if given else ""
         raise InputError(
-            f"corpus: dialogue {bare[0].context.id} is the only one to train on, and its replies have no "
-            "candidates; give more dialogues, to draw wrong replies from"
+            f"corpus: dialogue {bare[0].context.id} is the only one to train on{without}; give more dialogues, to draw "
+            "wrong replies from"
         )
     return replies
+
+
+def _drawn(example: Example, pool: Sequence[tuple[str, str]], replies: Sequence[tuple[str, str]]) -> list[str]:
+    """Wrong replies of the pool; of all `replies` where it has none. InputError where these have none either."""
+    others = _others(example, pool) or _others(example, replies)
+    if not others:
+        raise InputError(
+            f"corpus: {example.id}: no other dialogue has another reply, to tell this one from; give more dialogues, "
+            "or candidates"
+        )
+    return others
 
 
 def _others(example: Example, pool: Sequence[tuple[str, str]]) -> list[str]:

@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from personae.metrics.ranking import metrics
@@ -13,6 +15,9 @@ from personae.tasks.base import Batch, Batches, Model, Task, bucketed
 from personae.tasks.negatives import Drawn, Negatives
 from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
+
+SCORED = 640
+"""So many candidates, of one case or several, are scored at once."""
 
 
 class Scorer(Model, Protocol):
@@ -46,6 +51,14 @@ class Remembering(Selector, Protocol):
     def remember(self, examples: Sequence[Example]) -> None:
         """Sees the training examples when its weights are trained."""
         ...
+
+
+class Parts(tuple[Any, ...]):
+    """Inputs of a model, to be scored one after another: each has candidates of the same cases."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(part.to(device) for part in self)
 
 
 class Selection(Task):
@@ -96,14 +109,35 @@ class Selection(Task):
 
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
         """Batches of like size, made when they are asked for; in a random order, so that the first of them are a
-        sample of all."""
+        sample of all. One has 32 cases of 20 candidates, fewer of more, so that memory does not grow with these."""
         ordered = sorted(examples, key=self.model.size) if hasattr(self.model, "size") else list(examples)
-        batches = [ordered[i : i + 32] for i in range(0, len(ordered), 32)]
-        return _Lazily(random.Random(0).sample(batches, len(batches)), self.model.collate)
+        batches: list[list[Example]] = []
+        most = 0
+        for example in ordered:
+            most = max(most, len(example.target.candidates))
+            if not batches or len(batches[-1]) == 32 or (len(batches[-1]) + 1) * most > SCORED:
+                batches.append([])
+                most = len(example.target.candidates)
+            batches[-1].append(example)
+        return _Lazily(random.Random(0).sample(batches, len(batches)), self._parts)
+
+    def _parts(self, examples: Sequence[Example]) -> Parts:
+        """The model's input, in parts where a single example has more candidates than are scored at once."""
+        targets = [example.target for example in examples]
+        most = max(len(target.candidates) for target in targets)
+        return Parts(
+            self.model.collate(
+                [
+                    replace(example, target=replace(target, candidates=target.candidates[start : start + SCORED]))
+                    for example, target in zip(examples, targets, strict=True)
+                ]
+            )
+            for start in range(0, most, SCORED)
+        )
 
     def rows_of(self, batch: Batch) -> list[Row]:
         """One row of scores an example."""
-        scores = self.model.score(batch.inputs).float().tolist()
+        scores = torch.cat([self.model.score(part) for part in batch.inputs], 1).float().tolist()
         return [
             Row(
                 example.id,

@@ -228,13 +228,8 @@ class _Convolutions(nn.Module):
         self.second = nn.Conv3d(filters, filters // 2, 3, padding=1)
 
     def forward(self, cube: Tensor) -> Tensor:
-        """(X, M, R, F) to the features of each (X, ...). The first one is found over two dimensions, with F channels
-        and a banded weight, which is several times faster; the results are the same."""
-        width = cube.shape[3]
-        band = torch.eye(width + 2).to(cube)[:, 1:-1].unfold(0, width, 1)  # (3, F, F): which feature is how far off
-        weight = torch.einsum("oimrf,fba->aoimrb", self.first.weight, band)[:, :, 0].permute(0, 1, 4, 2, 3)
-        assert self.first.bias is not None
-        found = F.conv2d(cube.permute(0, 3, 1, 2), weight.flatten(0, 1), self.first.bias.repeat(width), padding=1)
-        found = F.max_pool2d(found, 3, ceil_mode=True).unflatten(1, (width, -1))  # (X, F, filters, M / 3, R / 3)
-        cube = F.relu(F.max_pool3d(found.permute(0, 2, 3, 4, 1), (1, 1, 3), ceil_mode=True))
-        return F.relu(F.max_pool3d(self.second(cube), 3, ceil_mode=True)).flatten(1)
+        """(X, M, R, F) to the features of each (X, ...)."""
+        states = cube[:, None]
+        for layer in (self.first, self.second):
+            states = F.relu(F.max_pool3d(layer(states), 3, ceil_mode=True))
+        return states.flatten(1)

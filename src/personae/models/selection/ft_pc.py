@@ -1,7 +1,14 @@
 """FT-PC: a transformer reads the context, another the reply; the context looks up persona lines and adds them to it.
 
 Pierre-Emmanuel Mazaré, Samuel Humeau, Martin Raison, Antoine Bordes. Training Millions of Personalized Dialogue Agents.
-EMNLP 2018. https://arxiv.org/abs/1809.01984
+EMNLP 2018. https://arxiv.org/abs/1809.01984 (section 3, its best model: a transformer with a memory of the persona)
+
+Differs from the paper: it is pre-trained there on 700 million exchanges of Reddit with personas made of what their
+authors said, which are not published; the recipes have Synthetic-Persona-Chat in their place, a run of which is named
+by `init_from`, and word vectors that begin at random. Of both personas, each is attended by itself, and both are added.
+
+Not stated in the paper: heads, normalisation before each sublayer, sines and cosines for places, that the layer before
+the sum of a line's words has no bias. A persona without lines adds nothing.
 """
 
 from collections.abc import Iterable, Sequence
