@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +149,10 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert model["recipes"] or not model["trained"]
         assert set(model["results"]) <= {model["name"], *model["recipes"]}
     assert main(["models"]) == 0
-    assert "0.420 [0.407, 0.432]" in capsys.readouterr().out
+    printed = "".join(capsys.readouterr().out.split())
+    assert "0.420[0.407,0.432]" in printed
+    for model in models:
+        assert re.search(r"https://arxiv\.org/abs/\d+\.\d+", model["paper"])[0] in printed  # type: ignore[index]
 
 
 def test_data_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def models() -> list[dict[str, Any]]:
                 "file": f"personae/models/{file.parent.name}/{file.name}",
                 "class": f"{module}.{name}",
                 "trained": "loss" in classes[name],
-                "recipes": titles,
+                "recipes": sorted(titles, key=lambda title: (title.removesuffix("-gpu"), title)),
                 "results": {title: measured[title] for title in (file.stem, *titles) if title in measured},
                 "shipped": False,
             }
