@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from personae import run
 from personae.data import jsonl, toy
 from personae.nn.recurrent import BiLSTM, pack
 
@@ -107,7 +108,7 @@ def test_cases_are_scored_alike(
     result = json.loads(printed.out)
     assert set(result) >= KEYS
     assert result["equal"] is True
-    assert result["same_order"] == 1
+    assert result["same_first"] == 1
     assert result["difference"] < 1e-3
     assert result["taken"] in result["variants"]
     assert system in result["what"]
@@ -126,6 +127,20 @@ def test_half_precision_may_not_change_what_is_right(
     monkeypatch.setattr(cases, "right", lambda *_: next(shares))
     assert cases.main(half) == 0
     assert json.loads(capsys.readouterr().out)["equal"] is False
+
+
+def test_a_trained_model_is_timed(
+    cases: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"task.model.hidden": "4", "task.model.features": "4", "corpus.dialogues": "12", "trainer.max_epochs": "1"}
+    run.train("selection/imn-toy-ra", {**sizes, "trainer.val_check_interval": "1.0"}, out=tmp_path / "mine")
+    capsys.readouterr()
+    assert cases.main(scored(arguments, "--run", str(tmp_path / "mine"))) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "mine" in result["what"]
+    assert result["equal"] is True
+    assert cases.main(scored(arguments, "--run", "tfidf")) == 2
+    assert "error: --run tfidf: there is no plain version of its model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
