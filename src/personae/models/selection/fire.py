@@ -7,10 +7,11 @@ since the paper's equations could not be read)
 
 Differs from that code: as DIM does in words, dropout and padding. There, a persona line's relevance is at least that of
 padding, a half, so that the threshold of .3 discards nothing, and no gradient reaches what measures it; with all lines
-discarded, all words would be attended to alike. Here only utterances count; the gradient is that of lines which are
-weighted by their relevance, though they are not; with nothing left, zeros are found. There, a score is the mean of the
-shares that each iteration's softmax gives, here of the logits, so that it does not depend on the other candidates; no
-labels are smoothed. The losses of all iterations are added, as there.
+discarded, all words would be attended to alike. Here only utterances count, so that it does discard, and it loses more
+than it gains, so that the recipes have a threshold of 0; the gradient is that of lines which are weighted by their
+relevance, though they are not; with nothing left, zeros are found. There, a score is the mean of the shares that each
+iteration's softmax gives, here of the logits, so that it does not depend on the other candidates; no labels are
+smoothed. The losses of all iterations are added, as there.
 
 Not stated there: a persona without lines is read as one empty line. First weights as in IMN.
 """
