@@ -1,16 +1,17 @@
 """Lightning checkpoints without pickle: one safetensors file, whose metadata holds everything that is no tensor as
-JSON; the callback that writes them; and what Ctrl-C does to training."""
+JSON; the callback that writes them; what Ctrl-C does to training; and that a run is trained once at a time."""
 
 import json
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import lightning
+from filelock import FileLock, Timeout
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -195,3 +196,17 @@ def interruptible(keeper: Keeper) -> Iterator[None]:
     finally:
         if main:  # Lightning leaves it ignored
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Keeps a run from being trained twice at once. InputError where it is being trained."""
+    try:
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # gone with its folder, or of a system that keeps open files
+                    lock.unlink()
+    except Timeout:
+        raise InputError(f"{lock.parent}: another command is training this run; wait for it, or stop it") from None

@@ -12,15 +12,14 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
 import lightning
 import torch
-from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from safetensors import SafetensorError
@@ -72,7 +71,7 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     made = _checked(lambda: parser.instantiate(settings), source)
     new, earlier = not out.exists(), kept.read_text(encoding="utf-8") if kept.exists() else None
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(lock) if made["trainer"].is_global_zero else nullcontext():
+    with checkpoint.alone(lock) if made["trainer"].is_global_zero else nullcontext():
         if resume and made["trainer"].is_global_zero:
             lines.sweep(out)
         try:
@@ -86,20 +85,6 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
             elif not last.exists():
                 kept.unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Keeps a run from being trained twice at once. InputError where it is being trained."""
-    try:
-        with FileLock(lock, timeout=0):
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # gone with its folder, or of a system that keeps open files
-                    lock.unlink()
-    except Timeout:
-        raise InputError(f"{lock.parent}: another command is training this run; wait for it, or stop it") from None
 
 
 def fit(
