@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
@@ -49,8 +50,8 @@ class SentenceEncoder(nn.Module):
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             self.transformer = AutoModel.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise InputError(f"encoder: {source} cannot be loaded as a sentence encoder: {error}") from None
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            raise InputError(f"{source}: no sentence encoder, give the folder or the hub id of one: {error}") from None
         self.transformer.requires_grad_(False).eval()
         self.vectors: dict[str, Tensor] = {}
 

@@ -13,7 +13,8 @@ relevance, though they are not; with nothing left, zeros are found. There, a sco
 iteration's softmax gives, here of the logits, so that it does not depend on the other candidates; no labels are
 smoothed. The losses of all iterations are added, as there.
 
-Not stated there: a persona without lines is read as one empty line. First weights as in IMN.
+Not stated there: a persona without lines is read as one empty line. First weights as in IMN; those of products are a
+quarter in each further iteration, since what is multiplied has grown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -67,8 +68,8 @@ class FIRE(nn.Module):
         self.filters = nn.ModuleList(_Comparison(width=2 * hidden) for _ in range(self.personas))
         self.relevance = nn.ModuleList(nn.Linear(2 * hidden, 2 * hidden, bias=False) for _ in range(self.personas))
         self.iterations = nn.ModuleList(
-            _Iteration(hidden=hidden, features=features, dropout=dropout, personas=self.personas)
-            for _ in range(iterations)
+            _Iteration(hidden=hidden, features=features, dropout=dropout, personas=self.personas, gain=4.0**-place)
+            for place in range(iterations)
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -207,15 +208,15 @@ def _pool(words: Tensor, there: Tensor | None = None) -> Tensor:
 
 class _Comparison(nn.Module):
     """A rectified layer over [a; a~; a - a~; a * a~] of `width` features each, where the weight of a - a~ is part of
-    those of a and a~."""
+    those of a and a~. The first weights of products are smaller by `gain`."""
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, *, width: int, gain: float = 1.0) -> None:
         super().__init__()
         self.own = nn.Linear(width, width)
         self.other = nn.Linear(width, width, bias=False)
         self.product = nn.Linear(width, width, bias=False)
-        for layer, gain in ((self.own, 1.0), (self.other, 0.2), (self.product, 2.5)):
-            nn.init.xavier_uniform_(layer.weight, gain)
+        for layer, first in ((self.own, 1.0), (self.other, 0.2), (self.product, 2.5 * gain)):
+            nn.init.xavier_uniform_(layer.weight, first)
         nn.init.zeros_(self.own.bias)
 
     def forward(self, a: Tensor, b: Tensor, similarity: Tensor, there: Tensor) -> Tensor:
@@ -233,9 +234,9 @@ class _Comparison(nn.Module):
 class _Iteration(nn.Module):
     """What each iteration has for itself: the comparisons, and from what they give to a score."""
 
-    def __init__(self, *, hidden: int, features: int, dropout: float, personas: int) -> None:
+    def __init__(self, *, hidden: int, features: int, dropout: float, personas: int, gain: float) -> None:
         super().__init__()
-        self.compare = nn.ModuleList(_Comparison(width=2 * hidden) for _ in range(1 + personas))
+        self.compare = nn.ModuleList(_Comparison(width=2 * hidden, gain=gain) for _ in range(1 + personas))
         self.utterances = BiLSTM(width=4 * hidden, hidden=hidden)
         self.lines = nn.ModuleList(AttentionPooling(width=4 * hidden, rectified=True) for _ in range(personas))
         self.dropout = nn.Dropout(dropout)
