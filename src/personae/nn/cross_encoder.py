@@ -273,8 +273,9 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
                 f"{where} reads {config.max_position_embeddings} tokens at most; set task.model.longest to that"
             )
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        words = len(tokenizer) - len(set(tokenizer.all_special_ids))
         special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        if None in special or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
+        if None in special or not words or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
             raise InputError(
                 f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for {config.vocab_size} "
                 "embeddings, or one without [CLS] and [SEP]; put the two that belong together into one folder"
