@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -39,7 +39,7 @@ class Agent:
     """Ranks replies with a loaded model."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task.eval()
+        self.task: Any = task.eval()  # with what ranking asks of it
 
     @classmethod
     def load(cls, model: str) -> Self:
@@ -150,15 +150,9 @@ class Agent:
         return scores, sorted(range(len(scores)), key=lambda place: -scores[place])
 
     def _scores(self, example: Example) -> list[float]:
-        """Of all candidates, some at a time, so that memory does not grow with their number."""
-        candidates = example.target.candidates
-        scores: list[float] = []
+        """Of all candidates."""
         with torch.inference_mode():
-            for start in range(0, len(candidates), 256):
-                part = replace(example, target=replace(example.target, candidates=candidates[start : start + 256]))
-                batch = self.task.model.collate([part]).to(self.task.device)
-                scores += self.task.model.score(batch)[0].float().tolist()
-        return scores
+            return self.task.scores(self.task.parts([example]).to(self.task.device))[0]
 
     def _effects(
         self, example: Example, scores: Sequence[float], places: Sequence[int], owners: Sequence[Owner] = OWNERS

@@ -119,9 +119,9 @@ class Selection(Task):
                 batches.append([])
                 most = len(example.target.candidates)
             batches[-1].append(example)
-        return _Lazily(random.Random(0).sample(batches, len(batches)), self._parts)
+        return _Lazily(random.Random(0).sample(batches, len(batches)), self.parts)
 
-    def _parts(self, examples: Sequence[Example]) -> Parts:
+    def parts(self, examples: Sequence[Example]) -> Parts:
         """The model's input, in parts where a single example has more candidates than are scored at once."""
         targets = [example.target for example in examples]
         most = max(len(target.candidates) for target in targets)
@@ -135,9 +135,14 @@ class Selection(Task):
             for start in range(0, most, SCORED)
         )
 
+    def scores(self, inputs: Parts) -> list[list[float]]:
+        """A row of scores a case, -inf where it has fewer candidates than another."""
+        rows: list[list[float]] = torch.cat([self.model.score(part) for part in inputs], 1).float().tolist()
+        return rows
+
     def rows_of(self, batch: Batch) -> list[Row]:
         """One row of scores an example."""
-        scores = torch.cat([self.model.score(part) for part in batch.inputs], 1).float().tolist()
+        scores = self.scores(batch.inputs)
         return [
             Row(
                 example.id,
