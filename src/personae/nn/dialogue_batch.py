@@ -79,7 +79,7 @@ def gather(
     said, candidates, target = [], [], []
     told: list[list[list[int]]] = [[] for _ in range(personas)]
     for example in examples:
-        lines = [list(facts[: limits.lines]) for facts in _personas(example, whose, personas)]
+        lines = [list(facts[: limits.lines]) for facts in personas_read(example, whose, personas)]
         if context:
             turns = [turn.text for turn in example.context.turns] or [""]
             said.append(number(turns[-limits.utterances :], limits.utterance_words))
@@ -101,7 +101,7 @@ def size(example: Example, words: Words | WordEmbedding, limits: Limits) -> int:
     return sum(min(len(words.split(text)), limits.utterance_words) for text in said)
 
 
-def _personas(example: Example, whose: Whose, personas: int) -> list[tuple[str, ...]]:
+def personas_read(example: Example, whose: Whose, personas: int) -> list[tuple[str, ...]]:
     """The lines of each persona that a model has room for, none for one that is not read."""
     if personas == 2:
         return [example.facts(one) if whose in (one, "both") else () for one in OWNERS]

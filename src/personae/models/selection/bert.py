@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, gather
-from personae.nn.dialogue_batch import OWNERS
+from personae.nn.dialogue_batch import personas_read
 from personae.nn.objective import Objective
 from personae.nn.persona_fusion import Fusion, whose
 from personae.types import Example, InputError, Whose
@@ -86,9 +86,7 @@ class BERT(nn.Module):
     def _read(self, example: Example) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The utterances of the context, and the lines of each persona."""
         said = [turn.text for turn in example.context.turns][-self.utterances :] if self.context else []
-        if self.personas == 2:
-            return said, [example.facts(one) if self.persona in (one, "both") else () for one in OWNERS]
-        return said, [example.facts(self.persona)]
+        return said, personas_read(example, self.persona, self.personas)
 
     def _sequences(self, said: Sequence[str], personas: Sequence[Sequence[str]], reply: str) -> list[Keys]:
         """What each pass reads."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Piece, gather
-from personae.nn.dialogue_batch import OWNERS
+from personae.nn.dialogue_batch import personas_read
 from personae.nn.objective import Objective
 from personae.nn.sentence_encoder import SentenceEncoder
 from personae.types import Example, InputError, Whose
@@ -67,7 +67,7 @@ class P5(nn.Module):
 
     def collate(self, examples: Sequence[Example]) -> Passes:
         """The model's input."""
-        personas = [self._personas(example) for example in examples]
+        personas = [personas_read(example, self.persona, 2) for example in examples]
         replies = [example.target.candidates for example in examples]
         said = [[turn.text for turn in example.context.turns][-self.utterances :] for example in examples]
         lines = [list(itertools.chain(*persona)) for persona in personas]
@@ -86,10 +86,6 @@ class P5(nn.Module):
         said = [turn.text for turn in example.context.turns][-self.utterances :]
         tokens = self.encoder.tokens(said)
         return sum(len(tokens[text]) for text in said)
-
-    def _personas(self, example: Example) -> list[Sequence[str]]:
-        """The lines of both speakers, none of one that is not read."""
-        return [example.facts(one) if self.persona in (one, "both") else () for one in OWNERS]
 
     def _chosen(self, candidates: Sequence[str], lines: Sequence[str]) -> list[list[str]]:
         """The lines most similar to each candidate, the most similar first."""
