@@ -229,7 +229,8 @@ class _Convolutions(nn.Module):
 
     def forward(self, cube: Tensor) -> Tensor:
         """(X, M, R, F) to the features of each (X, ...)."""
-        states = cube[:, None]
-        for layer in (self.first, self.second):
-            states = F.relu(F.max_pool3d(layer(states), 3, ceil_mode=True))
+        states = cube[:, None].to(torch.promote_types(cube.dtype, torch.float))
+        with torch.autocast("cpu", enabled=False):  # in bfloat16, gradients of the weights are NaN now and then
+            for layer in (self.first, self.second):
+                states = F.relu(F.max_pool3d(layer(states), 3, ceil_mode=True))
         return states.flatten(1)
