@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from personae.models.selection.bert import BERT
 from personae.nn.objective import Objective
 from personae.nn.persona_fusion import Fusion
+from personae.nn.shared_context import SharedEncoder
 from personae.types import Example, InputError, Whose
 
 Build = Callable[..., Any]
@@ -34,7 +35,25 @@ def feature(model: Any, first: Sequence[tuple[str, int]], second: Sequence[tuple
     embedded = bert.embeddings.word_embeddings(tokens)
     if rows:
         embedded = embedded + model.encoder.subtypes(torch.tensor([[row for part, row in split for _ in part]]))
+    if isinstance(model.encoder, SharedEncoder):
+        return _apart(bert, embedded, segments, length)
     state: Tensor = bert(inputs_embeds=embedded, token_type_ids=segments).pooler_output[0]
+    return state
+
+
+def _apart(bert: Any, embedded: Tensor, segments: Tensor, length: int) -> Tensor:
+    """The same where the first `length` tokens are attended to, and only a second [CLS] and what is behind attend to
+    that."""
+    order = torch.tensor([*range(length), 0, *range(length, embedded.shape[1])])
+    behind = torch.arange(len(order)) >= length
+    allowed = behind[:, None] | ~behind
+    found = bert(
+        inputs_embeds=embedded[:, order],
+        token_type_ids=segments[:, order],
+        position_ids=order[None],
+        attention_mask=torch.zeros(allowed.shape, dtype=embedded.dtype).masked_fill(~allowed, -torch.inf)[None, None],
+    ).last_hidden_state
+    state: Tensor = bert.pooler(found[:, length:])[0]
     return state
 
 
@@ -71,23 +90,25 @@ def scores(model: Any, cases: Sequence[Example], whose: Whose) -> Tensor:
     )
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
 @pytest.mark.parametrize("whose", ["self", "partner", "both"])
 @pytest.mark.parametrize("fusion", get_args(Fusion))
 def test_the_scores_are_those_of_the_published_architecture(
-    fusion: Fusion, whose: Whose, build: Build, cases: Sequence[Example]
+    fusion: Fusion, whose: Whose, shared: bool, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build("bert", fusion=fusion, persona=whose, longest=512)
+    model = build("bert", fusion=fusion, persona=whose, longest=512, shared=shared)
     with torch.no_grad():
         ours, theirs = model.score(model.collate(cases)), scores(model, cases, whose)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert ours.std() > 1e-3
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
 @pytest.mark.parametrize("fusion", get_args(Fusion))
 def test_the_gradients_are_those_of_the_published_architecture(
-    fusion: Fusion, build: Build, cases: Sequence[Example]
+    fusion: Fusion, shared: bool, build: Build, cases: Sequence[Example]
 ) -> None:
-    model = build("bert", fusion=fusion, persona="both", longest=512).double()
+    model = build("bert", fusion=fusion, persona="both", longest=512, shared=shared).double()
     batch = model.collate(cases[:4])
     expected = scores(model, cases[:4], "both")
     weights = list(model.parameters())
@@ -130,6 +151,20 @@ def test_what_does_not_depend_on_the_candidate_is_read_once(
 ) -> None:
     batch = build("bert", fusion=fusion).collate(cases[:1])
     assert len(batch.sequences.lengths) == passes
+
+
+@pytest.mark.parametrize(("fusion", "first"), [("none", 1), ("na", 2), ("ca", 2), ("ra", 2), ("cra", 1)])
+def test_a_shared_context_is_read_once(fusion: Fusion, first: int, build: Build, cases: Sequence[Example]) -> None:
+    batch = build("bert", fusion=fusion, shared=True).collate(cases[:1])
+    assert len(batch.sequences.first) == first
+
+
+def test_a_shared_context_starts_from_the_same_weights(build: Build, cases: Sequence[Example]) -> None:
+    shared, whole = build("bert", shared=True), build("bert")
+    whole.load_state_dict(shared.state_dict())
+    with torch.no_grad():
+        ours, others = (model.score(model.collate(cases)) for model in (shared, whole))
+    assert not torch.allclose(ours, others, atol=1e-3)
 
 
 def test_the_oldest_utterances_give_way(build: Build, case: Case, caplog: pytest.LogCaptureFixture) -> None:

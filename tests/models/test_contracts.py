@@ -24,15 +24,16 @@ Build = Callable[..., Any]
 Case = Callable[..., Example]
 
 
-def _variants() -> list[tuple[str, dict[str, str]]]:
-    """Every model by name, and how it can be made: with every fusion if it has one."""
-    found: list[tuple[str, dict[str, str]]] = []
+def _variants() -> list[tuple[str, dict[str, Any]]]:
+    """Every model by name, and how it can be made: with every fusion if it has one, and with a shared context."""
+    found: list[tuple[str, dict[str, Any]]] = []
     for model in catalogue.models():
         parameters = _parameters(model["class"])
         ways = (
             [{"fusion": way} for way in get_args(parameters["fusion"].annotation)] if "fusion" in parameters else [{}]
         )
-        found += [(model["name"], way) for way in ways]
+        shared = [{**way, "shared": True} for way in ways] if "shared" in parameters else []
+        found += [(model["name"], way) for way in [*ways, *shared]]
     return found
 
 
@@ -45,8 +46,8 @@ VARIANTS = _variants()
 TRAINED = [variant for variant in VARIANTS if catalogue.untrained(variant[0]) is None]
 
 
-def _name(variant: tuple[str, dict[str, str]]) -> str:
-    return "-".join((variant[0], *variant[1].values()))
+def _name(variant: tuple[str, dict[str, Any]]) -> str:
+    return "-".join((variant[0], *("shared" if value is True else value for value in variant[1].values())))
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=_name)
@@ -140,7 +141,7 @@ def test_the_score_does_not_know_the_true_reply(model: Any, cases: Sequence[Exam
 @pytest.mark.parametrize("whose", get_args(Whose))
 @pytest.mark.parametrize("variant", VARIANTS, ids=_name)
 def test_the_persona_that_is_read_changes_the_scores(
-    variant: tuple[str, dict[str, str]], cases: Sequence[Example], whose: Whose, made_for: Whose, build: Build
+    variant: tuple[str, dict[str, Any]], cases: Sequence[Example], whose: Whose, made_for: Whose, build: Build
 ) -> None:
     model = build(variant[0], persona=made_for, **variant[1])
     read = {"none": (), "self": (1,), "partner": (0,), "both": (0, 1)}[whose]
@@ -160,7 +161,7 @@ def test_the_persona_that_is_read_changes_the_scores(
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=_name)
 def test_of_both_personas_it_is_known_whose_they_are(
-    variant: tuple[str, dict[str, str]], cases: Sequence[Example], build: Build
+    variant: tuple[str, dict[str, Any]], cases: Sequence[Example], build: Build
 ) -> None:
     model = build(variant[0], persona="both", **variant[1])
     if getattr(model, "personas", 0) < 2 or model.persona == "none":
@@ -290,7 +291,7 @@ def test_half_precision_is_close(
 
 @pytest.mark.parametrize("variant", TRAINED, ids=_name)
 def test_a_saved_model_gives_the_same_scores(
-    variant: tuple[str, dict[str, str]], cases: Sequence[Example], backbone: str, tmp_path: Path
+    variant: tuple[str, dict[str, Any]], cases: Sequence[Example], backbone: str, tmp_path: Path
 ) -> None:
     words = {"class_path": "personae.nn.words.Words", "init_args": {"glove_size": 0, "task": 8, "filters": 4}}
     path = next(model["class"] for model in catalogue.models() if model["name"] == variant[0])

@@ -13,7 +13,7 @@ distinct tokens, H hidden units.
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -72,7 +72,7 @@ class Passes:
     """The input of a cross-encoder: `places` (F, B, N) are the sequences that are read for each candidate, in so many
     passes, -1 where there is no candidate; `target` (B,) is the place of the true reply, -1 where it is not known."""
 
-    sequences: Sequences
+    sequences: Any
     places: Tensor
     target: Tensor
 
@@ -162,23 +162,58 @@ class CrossEncoder(nn.Module):
             kinds.append(2 * max(self.rows - 2 + segment, 0) + segment)
         return tuple(tokens), tuple(kinds)
 
-    def forward(self, sequences: Sequences) -> Tensor:
-        """What the pooler makes of each sequence's [CLS]: (S, H)."""
+    def gather(self, examples: Sequence[Example], read: Sequence[Sequence[Sequence[Keys]]]) -> Passes:
+        """The input in which each candidate of each example reads so many sequences, each of which is there once."""
+        numbers: dict[Keys, int] = {}
+        found = [[[numbers.setdefault(one, len(numbers)) for one in passes] for passes in case] for case in read]
+        sequences, order = self.arrange(list(numbers))
+        places = torch.full((len(found), max(map(len, found)), len(found[0][0])), -1)
+        for row, case in enumerate(found):
+            places[row, : len(case)] = order[torch.tensor(case)]
+        turns = [example.target for example in examples]
+        target = [turn.candidates.index(turn.text) if turn.text in turn.candidates else -1 for turn in turns]
+        return Passes(sequences, places.permute(2, 0, 1), torch.tensor(target))
+
+    def arrange(self, keys: Sequence[Keys]) -> tuple[Any, Tensor]:
+        """What `forward` reads of distinct sequences, and where in its result each of them is (S,)."""
+        shortest = sorted(range(len(keys)), key=lambda place: len(keys[place][0]))
+        lengths = tuple(len(keys[place][0]) for place in shortest)
+        rows = np.full((2, len(keys), lengths[-1]), -1)
+        order = torch.empty(len(keys), dtype=torch.long)
+        for row, place in enumerate(shortest):
+            rows[:, row, : lengths[row]] = keys[place]
+            order[place] = row
+        tokens, kinds = torch.from_numpy(rows)
+        distinct, places = told_apart(tokens.clamp(min=0))
+        return Sequences(distinct, places, kinds, lengths), order
+
+    def embed(self, distinct: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """What embeds tokens (...), which are places in `distinct` (W,), by their kinds and positions: (..., H). Kinds
+        below 0 are beyond the end."""
         embeddings = self.backbone.embeddings
-        words = embeddings.word_embeddings(sequences.distinct)  # (W, H)
+        words = embeddings.word_embeddings(distinct)  # (W, H)
         styles = embeddings.token_type_embeddings.weight[:2]  # (2, H)
         if self.subtypes is not None:
             styles = (self.subtypes.weight[:, None] + styles).flatten(0, 1)  # (2 * subtypes, H)
-        positions = embeddings.position_embeddings.weight
+        places = embeddings.position_embeddings.weight
+
+        def embedded(tokens: Tensor, kinds: Tensor, positions: Tensor) -> Tensor:
+            states = F.embedding(tokens, words) + F.embedding(kinds.clamp(min=0), styles) + places[positions]
+            normal: Tensor = embeddings.dropout(embeddings.LayerNorm(states))
+            return normal
+
+        return embedded
+
+    def forward(self, sequences: Any) -> Tensor:
+        """What the pooler makes of each sequence's [CLS]: (S, H)."""
+        embed = self.embed(sequences.distinct)
+        positions = torch.arange(sequences.lengths[-1], device=sequences.tokens.device)
         pooled = []
-        for chunk, length in sequences.chunks(2048 if words.device.type == "cpu" else 65536):
+        for chunk, length in sequences.chunks(2048 if positions.device.type == "cpu" else 65536):
             kinds = sequences.kinds[chunk, :length]
-            states = F.embedding(sequences.tokens[chunk, :length], words)
-            states = states + F.embedding(kinds.clamp(min=0), styles) + positions[:length]
-            states = embeddings.dropout(embeddings.LayerNorm(states))
-            bias = torch.zeros_like(kinds, dtype=states.dtype).masked_fill(kinds < 0, -torch.inf)
+            states = embed(sequences.tokens[chunk, :length], kinds, positions[:length])
             even = sequences.lengths[chunk.start] == length
-            pooled.append(self._pooled(states, None if even else bias[:, None, None]))
+            pooled.append(self._pooled(states, None if even else closed(kinds, states)[:, None, None]))
         return torch.cat(pooled)
 
     def _pooled(self, states: Tensor, bias: Tensor | None) -> Tensor:
@@ -196,12 +231,29 @@ class CrossEncoder(nn.Module):
             project(inputs).unflatten(-1, (heads, -1)).transpose(1, 2)
             for project, inputs in ((own.query, asking), (own.key, states), (own.value, states))
         )
-        found = _attend(query, key, value, bias, own.dropout.p if self.training else None)
-        attended = layer.attention.output(found.transpose(1, 2).flatten(2), asking)
-        return layer.output(layer.intermediate(attended), attended)
+        found = attend(query, key, value, bias, own.dropout.p if self.training else None)
+        return self.after(layer, found.transpose(1, 2).flatten(2), asking)
+
+    @staticmethod
+    def after(layer: Any, found: Tensor, asking: Tensor) -> Tensor:
+        """The rest of a layer, for tokens (..., H) that have `found` so much (..., H)."""
+        attended = layer.attention.output(found, asking)
+        states: Tensor = layer.output(layer.intermediate(attended), attended)
+        return states
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float | None) -> Tensor:
+def told_apart(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ones (W,) of tokens (...), in order, and the place of each token among them (...)."""
+    used = tokens.flatten().bincount() > 0
+    return used.nonzero().squeeze(1), (used.cumsum(0) - 1)[tokens]
+
+
+def closed(kinds: Tensor, like: Tensor) -> Tensor:
+    """What is added to similarities so that nothing is attended to beyond the end, where kinds are below 0."""
+    return torch.zeros_like(kinds, dtype=like.dtype).masked_fill(kinds < 0, -torch.inf)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float | None) -> Tensor:
     """Attention (..., queries, width), with `dropout` of its weights where it is trained."""
     bias = None if bias is None else bias.to(query.dtype)
     if dropout is None or query.device.type != "cpu":
@@ -229,28 +281,6 @@ class Judge(nn.Module):
         shares = (self.dropout(pooled)[:, None] * weights).sum(2)  # (S, F): what each adds, not rounded
         chosen = shares.t().gather(1, places.clamp(min=0).flatten(1)).view_as(places)  # (F, B, N)
         return (chosen.sum(0) + self.output.bias).masked_fill(places[0] < 0, -torch.inf)
-
-
-def gather(examples: Sequence[Example], read: Sequence[Sequence[Sequence[Keys]]]) -> Passes:
-    """The input in which each candidate of each example reads so many sequences, each of which is there once."""
-    numbers: dict[Keys, int] = {}
-    found = [[[numbers.setdefault(one, len(numbers)) for one in passes] for passes in case] for case in read]
-    keys = sorted(numbers, key=lambda key: len(key[0]))
-    lengths = tuple(len(tokens) for tokens, _ in keys)
-    rows = np.full((2, len(keys), lengths[-1]), -1)
-    order = torch.empty(len(keys), dtype=torch.long)
-    for row, key in enumerate(keys):
-        rows[:, row, : lengths[row]] = key
-        order[numbers[key]] = row
-    tokens, kinds = torch.from_numpy(rows)
-    used = tokens.clamp(min=0).flatten().bincount() > 0
-    sequences = Sequences(used.nonzero().squeeze(1), (used.cumsum(0) - 1)[tokens.clamp(min=0)], kinds, lengths)
-    places = torch.full((len(found), max(map(len, found)), len(found[0][0])), -1)
-    for row, case in enumerate(found):
-        places[row, : len(case)] = order[torch.tensor(case)]
-    turns = [example.target for example in examples]
-    target = [turn.candidates.index(turn.text) if turn.text in turn.candidates else -1 for turn in turns]
-    return Passes(sequences, places.permute(2, 0, 1), torch.tensor(target))
 
 
 def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Piece, gather
+from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Piece
 from personae.nn.dialogue_batch import personas_read
 from personae.nn.objective import Objective
 from personae.nn.sentence_encoder import SentenceEncoder
@@ -79,7 +79,7 @@ class P5(nn.Module):
         for turns, persona, candidates in zip(said, personas, replies, strict=True):
             chosen = zip(*(self._chosen(candidates, one) for one in persona), strict=True)
             read.append([[self._sequence(few, turns, reply)] for few, reply in zip(chosen, candidates, strict=True)])
-        return gather(examples, read)
+        return self.encoder.gather(examples, read)
 
     def size(self, example: Example) -> int:
         """The tokens of the context."""
