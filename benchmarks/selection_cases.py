@@ -11,8 +11,6 @@ answered right, which is what half precision must not change; that says somethin
 names. `same_first` is the share of cases with the same first choice.
 """
 
-import argparse
-import json
 import os
 import random
 import statistics
@@ -22,16 +20,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import command
 import torch
 from plain import PlainBERT, PlainMatcher, Reading
 from torch import Tensor
 
 from personae.data.candidates import examples, offered
-from personae.data.read import read
 from personae.models.selection.bert import BERT
 from personae.models.selection.dim import DIM
 from personae.models.selection.hre import HRE
 from personae.models.selection.imn import IMN
+from personae.nn.shared_context import SharedEncoder
 from personae.nn.words import Words
 from personae.results import environment
 from personae.run import load
@@ -109,6 +108,8 @@ def measure(
         task, system = load(run), Path(run).name
     if not isinstance(task.model, BERT | DIM | HRE | IMN):
         raise InputError(f"--run {run}: there is no plain version of its model; name a run of bert, dim, hre or imn")
+    if isinstance(task.model, BERT) and isinstance(task.model.encoder, SharedEncoder):
+        raise InputError(f"--run {run}: plain BERT reads the context for each candidate; name a run without `shared`")
     half = precision != "32-true"
     start = time.perf_counter()
     batches = [([one.id for one in each.examples], each.inputs) for each in task.held_out(sample)]
@@ -162,44 +163,23 @@ def measure(
     }
 
 
+def _said(result: dict[str, Any]) -> str:
+    return (
+        f"{result['what']}: {result['ours']:.1f}, plain {result['theirs']:.1f} ({result['taken']}), "
+        f"{result['ratio']:.2f} times as fast; {'the same' if result['equal'] else 'OTHER'} scores"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark and prints its result; the exit code is 2 after a mistake of the user's."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = command.parser(__doc__ or "")
     parser.add_argument("--system", choices=SYSTEMS, default="dim", help="what is measured")
-    parser.add_argument("--hidden", type=_positive, default=200, help="hidden units a direction, of hre, imn and dim")
-    parser.add_argument("--cases", type=_positive, default=320, help="how many are scored")
-    parser.add_argument("--batch", type=_positive, default=32, help="cases a batch of the plain matchers")
-    parser.add_argument("--runs", type=_positive, default=3, help="passes over them, each side in turn")
+    parser.add_argument("--cases", type=command.positive, default=320, help="how many are scored")
+    parser.add_argument("--batch", type=command.positive, default=32, help="cases a batch of the plain matchers")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="of ours")
     parser.add_argument("--run", help="a run folder, whose model takes the place of an untrained one")
     parser.add_argument("--backbone", help="of bert; MiniLM's package if not given")
-    parser.add_argument("--threads", type=_positive, default=1, help="threads of torch; 1 is steady on a busy machine")
-    parser.add_argument("--data", default="personachat/valid_both_original.txt", help="here or below PERSONAE_DATA")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and sample")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = vars(parser.parse_args(arguments))
-    as_json = options.pop("json")
-    torch.set_num_threads(options.pop("threads"))
-    try:
-        result = measure(read(options.pop("data")), **options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['what']}: {result['ours']:.1f}, plain {result['theirs']:.1f} ({result['taken']}), "
-            f"{result['ratio']:.2f} times as fast; {'the same' if result['equal'] else 'OTHER'} scores"
-        )
-    return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    return command.run(parser, arguments, measure, _said)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ drawn at random, not bucketed. Both sides have the same weights, type and thread
 the same weights, and each pair's scores, and the gradients of four parameters, are compared.
 """
 
-import argparse
-import json
 import os
 import random
 import statistics
@@ -18,12 +16,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, get_args
 
+import command
 import torch
 from plain import Padded, PlainMatcher, Reading
 from torch import Tensor, nn
 
 from personae.data.candidates import examples, offered
-from personae.data.read import read
 from personae.models.selection.imn import IMN
 from personae.nn.dialogue_batch import DialogueBatch
 from personae.nn.persona_fusion import Fusion
@@ -120,41 +118,20 @@ def measure(
     }
 
 
+def _said(result: dict[str, Any]) -> str:
+    return (
+        f"{result['what']}: {result['ours']:.2f} s, plain {result['theirs']:.2f} s, {result['ratio']:.2f} times as "
+        f"fast; {'the same' if result['equal'] else 'OTHER'} scores and gradients"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark and prints its result; the exit code is 2 after a mistake of the user's."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--hidden", type=_positive, default=200, help="hidden units a direction")
-    parser.add_argument("--cases", type=_positive, default=16, help="examples a batch")
-    parser.add_argument("--batches", type=_positive, default=5, help="different batches")
-    parser.add_argument("--runs", type=_positive, default=3, help="steps on each batch, each side in turn")
-    parser.add_argument("--threads", type=_positive, default=1, help="threads of torch; 1 is steady on a busy machine")
+    parser = command.parser(__doc__ or "")
+    parser.add_argument("--cases", type=command.positive, default=16, help="examples a batch")
+    parser.add_argument("--batches", type=command.positive, default=5, help="different batches")
     parser.add_argument("--fusion", choices=get_args(Fusion), default="ra", help="persona fusion")
-    parser.add_argument("--data", default="personachat/valid_both_original.txt", help="here or below PERSONAE_DATA")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = vars(parser.parse_args(arguments))
-    as_json = options.pop("json")
-    torch.set_num_threads(options.pop("threads"))
-    try:
-        result = measure(read(options.pop("data")), **options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['what']}: {result['ours']:.2f} s, plain {result['theirs']:.2f} s, {result['ratio']:.2f} times as "
-            f"fast; {'the same' if result['equal'] else 'OTHER'} scores and gradients"
-        )
-    return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    return command.run(parser, arguments, measure, _said)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from personae import run
@@ -141,6 +142,17 @@ def test_a_trained_model_is_timed(
     assert result["equal"] is True
     assert cases.main(scored(arguments, "--run", "tfidf")) == 2
     assert "error: --run tfidf: there is no plain version of its model" in capsys.readouterr().err
+
+
+def test_a_shared_context_is_not_what_plain_bert_reads(
+    cases: ModuleType, arguments: list[str], backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"class_path": "personae.models.selection.bert.BERT", "init_args": {"backbone": backbone, "shared": True}}
+    task = {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"task": task, "seed": 0}))
+    run.save(run.build(str(tmp_path / "recipe.yaml")), tmp_path)
+    assert cases.main(scored(arguments, "--run", str(tmp_path))) == 2
+    assert "plain BERT reads the context for each candidate; name a run without `shared`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
