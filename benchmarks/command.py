@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from personae import training
 from personae.data.read import read
 from personae.types import InputError
 
@@ -43,6 +44,7 @@ def run(
 ) -> int:
     """Measures and prints the result, as JSON or as is `said` of it; the exit code is 2 after a mistake of the
     user's."""
+    training.keep_memory()  # as training and scoring do; it is as good for the peer
     options = vars(parser.parse_args(arguments))
     as_json = options.pop("json")
     torch.set_num_threads(options.pop("threads"))

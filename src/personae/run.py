@@ -212,6 +212,7 @@ def save(task: Task, out: Path) -> None:
 def load(model: str) -> Task:
     """A task with its model, ready to answer. `model` is a run folder, or the name or the recipe of a model that needs
     no training. InputError where it is none of them, or a file of it is missing or damaged."""
+    training.keep_memory()
     folder = Path(model)
     if folder.is_dir():
         config, weights = folder / "config.json", folder / "model.safetensors"
@@ -370,6 +371,7 @@ def _settings(parser: ArgumentParser, recipe: str, changes: Mapping[str, str]) -
 
 def build(recipe: str, changes: Mapping[str, str] = MappingProxyType({})) -> Task:
     """The task of a recipe, `changes` made to it, its model untrained."""
+    training.keep_memory()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--task", type=Task, required=True)
     arguments = recipes.read(recipe)

@@ -1,4 +1,4 @@
-"""What training asks of Lightning's trainer and of the system."""
+"""What training asks of Lightning's trainer, and of the system, as scoring does."""
 
 import ctypes
 import platform
@@ -37,7 +37,8 @@ def steps(trainer: lightning.Trainer, batches: int) -> float:
 
 
 def keep_memory() -> None:
-    """Tells glibc not to return large blocks to the system at once: every step asks for the same ones again."""
+    """Tells glibc not to return large blocks to the system at once: every step, and every batch that is scored, asks
+    for the same ones again."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: take them from the heap
