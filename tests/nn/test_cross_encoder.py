@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from personae.nn import cross_encoder
-from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Sequences, gather
+from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Sequences
 from personae.types import InputError
 
 Make = Callable[..., CrossEncoder]
@@ -37,8 +37,8 @@ def drawn(encoder: CrossEncoder, lengths: Sequence[int] = LENGTHS) -> list[Keys]
     return [(tuple(torch.randint(tokens, (n,)).tolist()), tuple(torch.randint(kinds, (n,)).tolist())) for n in lengths]
 
 
-def gathered(keys: Sequence[Keys]) -> tuple[Sequences, Tensor]:
-    batch = gather([], [[[key] for key in keys]])
+def gathered(encoder: CrossEncoder, keys: Sequence[Keys]) -> tuple[Sequences, Tensor]:
+    batch = encoder.gather([], [[[key] for key in keys]])
     return batch.sequences, batch.places[0, 0]
 
 
@@ -61,7 +61,7 @@ def test_the_states_are_those_of_transformers(
 ) -> None:
     encoder = make(subtypes=subtypes).to(precision).train(training)
     keys = drawn(encoder)
-    sequences, places = gathered(keys)
+    sequences, places = gathered(encoder, keys)
     pooled = encoder(sequences)[places]
     for row, key in zip(pooled, keys, strict=True):
         torch.testing.assert_close(row, published(encoder, key), atol=tolerance, rtol=0)
@@ -72,7 +72,7 @@ def test_the_states_are_those_of_transformers(
 def test_the_gradients_are_those_of_transformers(make: Make, training: bool) -> None:
     encoder = make(subtypes=3).double().train(training)
     keys = drawn(encoder)
-    sequences, places = gathered(keys)
+    sequences, places = gathered(encoder, keys)
     weights = torch.randn(len(keys), encoder.width).double()
     parameters = dict(encoder.named_parameters())
     ours = torch.autograd.grad((encoder(sequences)[places] * weights).sum(), list(parameters.values()))
@@ -85,7 +85,7 @@ def test_the_gradients_are_those_of_transformers(make: Make, training: bool) -> 
 @pytest.mark.parametrize("most", [1, 20, 60, 10_000])
 def test_chunks_change_nothing_but_memory(make: Make, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make(subtypes=3)
-    sequences, _ = gathered(drawn(encoder))
+    sequences, _ = gathered(encoder, drawn(encoder))
     whole = encoder(sequences)
     chunks = list(sequences.chunks(most))
     assert [place for chunk, _ in chunks for place in range(chunk.start, chunk.stop)] == list(range(len(LENGTHS)))
@@ -97,8 +97,9 @@ def test_chunks_change_nothing_but_memory(make: Make, most: int, monkeypatch: py
 
 
 def test_each_sequence_is_there_once(make: Make) -> None:
-    first, second, third = drawn(make(), (7, 3, 7))
-    batch = gather([], [[[first, third], [second, third]], [[first, third]]])
+    encoder = make()
+    first, second, third = drawn(encoder, (7, 3, 7))
+    batch = encoder.gather([], [[[first, third], [second, third]], [[first, third]]])
     assert batch.sequences.lengths == (3, 7, 7)
     assert batch.places.tolist() == [[[1, 0], [1, -1]], [[2, 2], [2, -1]]]
     for place, (tokens, kinds) in enumerate((second, first, third)):
@@ -109,7 +110,7 @@ def test_each_sequence_is_there_once(make: Make) -> None:
 
 def test_what_bfloat16_makes_of_it_is_close_and_learns(make: Make) -> None:
     encoder = make(subtypes=3).train()
-    sequences, _ = gathered(drawn(encoder))
+    sequences, _ = gathered(encoder, drawn(encoder))
     exact = encoder(sequences)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = encoder(sequences)
@@ -122,7 +123,7 @@ def test_dropout_is_everywhere_but_not_after_training(make: Make) -> None:
     encoder = make(dropout=0.5)
     rates = {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)}
     assert rates == {0.5}
-    sequences, _ = gathered(drawn(encoder))
+    sequences, _ = gathered(encoder, drawn(encoder))
     assert torch.equal(encoder(sequences), encoder(sequences))
     assert not torch.allclose(encoder.train()(sequences), encoder(sequences))
     assert not make().backbone.training
@@ -143,7 +144,8 @@ def test_the_judge_adds_what_each_pass_found() -> None:
 
 
 def test_the_batch_moves_to_a_device(make: Make) -> None:
-    moved = gather([], [[[key] for key in drawn(make())]]).to("meta")
+    encoder = make()
+    moved = encoder.gather([], [[[key] for key in drawn(encoder)]]).to("meta")
     parts = (moved.places, moved.target, moved.sequences.distinct, moved.sequences.tokens, moved.sequences.kinds)
     assert isinstance(moved, Passes)
     assert {part.device.type for part in parts} == {"meta"}

@@ -3,40 +3,65 @@
 Not in the papers. Positions, segments and subtypes are those of a sequence that attends to all, so that a model which
 was trained in one way goes on in the other.
 
-Letters: G distinct first parts of a sequence, [CLS] persona context [SEP], of P tokens at most; N replies at most that
-go with one, each as [CLS] reply [SEP] of R tokens at most, T tokens in all; S = G * N; W distinct tokens, H hidden
-units.
+Letters: G distinct first parts of a sequence, [CLS] persona context [SEP], of P tokens at most; S distinct sequences,
+each of a first part and [CLS] reply [SEP], of R tokens at most; of a chunk, K blocks of N replies at most to one first
+part, T tokens of its replies; W distinct tokens, H hidden units.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from personae.nn.cross_encoder import CrossEncoder, Keys, attend, closed, told_apart
 
+CELLS = 2048
+"""So many tokens, with padding, may the replies of a block have, if they are more than one."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Replies to one first part: the place of that and its length, the first of their rows and how many there are, and
+    the length of the longest."""
+
+    first: int
+    offset: int
+    row: int
+    count: int
+    longest: int
+
 
 @dataclass(frozen=True)
 class Shared:
-    """First parts and their replies. Tokens are places in `distinct` (W,), which holds the vocabulary's numbers; kinds
-    are twice the subtype plus the segment, -1 beyond the end. `cells` (T,) says where in (G, N, R), flattened, the
-    tokens of the replies belong, whose positions are those in a sequence; `kinds_there` (G, N, R) are -1 elsewhere."""
+    """First parts (G, P) and replies (S, R). Tokens are places in `distinct` (W,), which holds the vocabulary's
+    numbers; kinds are twice the subtype plus the segment, -1 beyond the end. The blocks have the rows of the replies
+    in their order, those of like length side by side."""
 
     distinct: Tensor
     first: Tensor
     first_kinds: Tensor
     reply: Tensor
     reply_kinds: Tensor
-    positions: Tensor
-    cells: Tensor
-    kinds_there: Tensor
+    blocks: tuple[Block, ...]
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+        tensors = ("distinct", "first", "first_kinds", "reply", "reply_kinds")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+    def chunks(self, most: int) -> Iterator[Sequence[Block]]:
+        """Blocks that have so many tokens with padding, but at least one of them."""
+        start, count = 0, 0
+        for place, block in enumerate(self.blocks):
+            count = max(count, block.count)
+            if place > start and (place + 1 - start) * count * block.longest > most:
+                yield self.blocks[start:place]
+                start, count = place, block.count
+        yield self.blocks[start:]
 
 
 class SharedEncoder(CrossEncoder):
@@ -50,60 +75,88 @@ class SharedEncoder(CrossEncoder):
             start = next((at for at, kind in enumerate(kinds) if kind % 2), len(kinds))
             reply = (self.start, *tokens[start:]), (0, *kinds[start:])
             groups.setdefault((tokens[:start], kinds[:start]), []).append((place, reply))
-        firsts = torch.full((2, len(groups), max(len(tokens) for tokens, _ in groups)), -1)
-        most = max(map(len, groups.values()))
-        longest = max(len(tokens) for replies in groups.values() for _, (tokens, _) in replies)
-        there = torch.full((2, len(groups), most, longest), -1)
-        positions = torch.zeros_like(there[0])
-        order = torch.empty(len(keys), dtype=torch.long)
-        for group, (first, replies) in enumerate(groups.items()):
-            firsts[:, group, : len(first[0])] = torch.tensor(first)
-            for row, (place, reply) in enumerate(replies):
-                end = len(reply[0])
-                there[:, group, row, :end] = torch.tensor(reply)
-                positions[group, row, 1:end] = torch.arange(len(first[0]), len(first[0]) + end - 1)
-                order[place] = group * most + row
-        cells = (there[1].flatten() >= 0).nonzero().squeeze(1)
-        tokens, kinds, positions = (part.flatten()[cells] for part in (*there, positions))
-        distinct, places = told_apart(torch.cat([firsts[0].clamp(min=0).flatten(), tokens]))
-        first_tokens, tokens = places.split([firsts[0].numel(), len(tokens)])
-        first_tokens = first_tokens.view_as(firsts[0])
-        return Shared(distinct, first_tokens, firsts[1], tokens, kinds, positions, cells, there[1]), order
+        blocks = [
+            (number, len(first[0]), block)
+            for number, (first, replies) in enumerate(groups.items())
+            for block in _blocks(replies)
+        ]
+        blocks.sort(key=lambda block: len(block[2][-1][1][0]))
+        made, order, row = [], torch.empty(len(keys), dtype=torch.long), 0
+        for number, offset, block in blocks:
+            made.append(Block(number, offset, row, len(block), len(block[-1][1][0])))
+            for place, _ in block:
+                order[place] = row
+                row += 1
+        firsts, first_kinds = _rows(list(groups))
+        replies, reply_kinds = _rows([reply for _, _, block in blocks for _, reply in block])
+        distinct, places = told_apart(torch.cat([firsts.flatten(), replies.flatten()]).clamp(min=0))
+        first, reply = places.split([firsts.numel(), replies.numel()])
+        shared = Shared(distinct, first.view_as(firsts), first_kinds, reply.view_as(replies), reply_kinds, tuple(made))
+        return shared, order
 
     def forward(self, sequences: Any) -> Tensor:
         """What the pooler makes of each reply's [CLS]: (S, H)."""
         embed = self.embed(sequences.distinct)
         steps = torch.arange(sequences.first.shape[1], device=sequences.first.device)
         first = embed(sequences.first, sequences.first_kinds, steps)  # (G, P, H)
-        reply = embed(sequences.reply, sequences.reply_kinds, sequences.positions)  # (T, H)
-        beyond = closed(sequences.first_kinds, first)[:, None, None]  # (G, 1, 1, P)
-        own_beyond = closed(sequences.kinds_there, first)[:, None, :, None]  # (G, 1, N, 1, R)
-        shape, cells = sequences.kinds_there.shape, sequences.cells
+        bias = closed(sequences.first_kinds, first)[:, None, None]  # (G, 1, 1, P)
+        *layers, last = self.backbone.encoder.layer
+        read = []  # by each layer, of the first parts: keys and values (G, heads, P, width)
+        for layer in layers:
+            own = layer.attention.self
+            query, key, value = (self._heads(project(first)) for project in (own.query, own.key, own.value))
+            read.append((key, value))
+            seen = attend(query, key, value, bias, own.dropout.p if self.training else None)
+            first = self.after(layer, seen.transpose(1, 2).flatten(2), first)
+        own = last.attention.self
+        read.append((self._heads(own.key(first)), self._heads(own.value(first))))
+        most = 4 * CELLS if first.device.type == "cpu" else 128 * CELLS
+        return torch.cat([self._chunk(embed, sequences, blocks, read, bias) for blocks in sequences.chunks(most)])
+
+    def _chunk(
+        self,
+        embed: Any,
+        sequences: Shared,
+        blocks: Sequence[Block],
+        read: Sequence[tuple[Tensor, Tensor]],
+        bias: Tensor,
+    ) -> Tensor:
+        """What the pooler makes of the replies of some blocks, one below the other (..., H)."""
+        device = bias.device
+        number, offset, row, count = torch.tensor(
+            [(block.first, block.offset, block.row, block.count) for block in blocks], device=device
+        ).t()
+        member = torch.arange(max(block.count for block in blocks), device=device)
+        rows = (row[:, None] + member).masked_fill(member >= count[:, None], -1)  # (K, N)
+        steps = torch.arange(max(block.longest for block in blocks), device=device)
+        kinds = sequences.reply_kinds[rows, : len(steps)].masked_fill((rows < 0)[..., None], -1)  # (K, N, R)
+        cells = (kinds >= 0).flatten().nonzero().squeeze(1)  # (T,)
+        positions = (offset[:, None] - 1 + steps).masked_fill(steps == 0, 0)[:, None].expand_as(kinds)
+        tokens = sequences.reply[rows, : len(steps)]
+        reply = embed(*(each.flatten()[cells] for each in (tokens, kinds, positions)))  # (T, H)
+        biases = bias[number], closed(kinds, reply)[:, None, :, None]  # (K, 1, 1, P) and (K, 1, N, 1, R)
 
         def spread(states: Tensor) -> Tensor:
-            """The replies' tokens (T, H), each where it belongs: (G, N, R, H)."""
-            room = states.new_zeros(shape.numel(), states.shape[1])
-            return room.index_copy(0, cells, states).view(*shape, -1)
+            """The replies' tokens (T, H), each where it belongs: (K, N, R, H)."""
+            room = states.new_zeros(kinds.numel(), states.shape[1])
+            return room.index_copy(0, cells, states).view(*kinds.shape, -1)
 
-        *_, last = self.backbone.encoder.layer
-        for layer in self.backbone.encoder.layer:
+        *layers, last = self.backbone.encoder.layer
+        for layer, (key, value) in zip((*layers, last), read, strict=True):
             own = layer.attention.self
-            rate = own.dropout.p if self.training else None
-            key, value = (self._heads(project(first)) for project in (own.key, own.value))  # (G, h, P, d)
-            own_key, own_value = (self._heads(spread(project(reply))) for project in (own.key, own.value))
-            read = (key, value, beyond), (own_key, own_value, own_beyond)
-            if layer is last:
-                asking = spread(reply)[:, :, :1]  # (G, N, 1, H): nothing else is read of it
-                found = _found(self._heads(own.query(asking)), *read, rate)
-                break
-            found = _found(self._heads(spread(own.query(reply))), *read, rate).flatten(0, 2)[cells]
-            seen = attend(self._heads(own.query(first)), key, value, beyond, rate).transpose(1, 2).flatten(2)
-            first, reply = self.after(layer, seen, first), self.after(layer, found, reply)
-        pooled: Tensor = self.backbone.pooler(self.after(last, found, asking).flatten(0, 1))
+            rate = own.dropout.p if self.training else 0.0
+            keys, values = (self._heads(spread(project(reply))) for project in (own.key, own.value))
+            to = (key[number], value[number], biases[0]), (keys, values, biases[1])
+            if layer is not last:
+                found = _found(self._heads(spread(own.query(reply))), *to, rate)
+                reply = self.after(layer, found.flatten(0, 2)[cells], reply)
+        asking = spread(reply)[:, :, :1]  # (K, N, 1, H): of the last layer, nothing else is read
+        found = self.after(last, _found(self._heads(last.attention.self.query(asking)), *to, rate), asking)
+        pooled: Tensor = self.backbone.pooler(found.flatten(0, 1)[(rows >= 0).flatten()])
         return pooled
 
     def _heads(self, states: Tensor) -> Tensor:
-        """(G, ..., H) to (G, heads, ..., width)."""
+        """(K, ..., H) to (K, heads, ..., width)."""
         return states.unflatten(-1, (self.backbone.config.num_attention_heads, -1)).movedim(-2, 1)
 
 
@@ -111,13 +164,32 @@ _Read = tuple[Tensor, Tensor, Tensor]
 """The keys and values of tokens, and what is added to their similarity."""
 
 
-def _found(query: Tensor, first: _Read, own: _Read, dropout: float | None) -> Tensor:
-    """What tokens of replies, (G, heads, N, Q, width), find in the first part and in their own reply: (G, N, Q, H)."""
+def _found(query: Tensor, first: _Read, own: _Read, dropout: float) -> Tensor:
+    """What tokens of replies, (K, heads, N, Q, width), find in the first part and in their own reply: (K, N, Q, H)."""
     (key, value, bias), (own_key, own_value, own_bias) = first, own
     scaled = query * query.shape[-1] ** -0.5
     with_first = (scaled.flatten(2, 3) @ key.transpose(-1, -2) + bias).unflatten(2, query.shape[2:4])
     with_own = scaled @ own_key.transpose(-1, -2) + own_bias
-    weights = F.dropout(torch.cat([with_first, with_own], -1).softmax(-1), dropout or 0.0).to(value.dtype)
+    weights = F.dropout(torch.cat([with_first, with_own], -1).softmax(-1), dropout).to(value.dtype)
     of_first, of_own = weights.split([key.shape[-2], own_key.shape[-2]], -1)
     found = (of_first.flatten(2, 3) @ value).unflatten(2, query.shape[2:4]) + of_own @ own_value
     return found.movedim(1, -2).flatten(-2)
+
+
+def _blocks(replies: Sequence[tuple[int, Keys]]) -> list[list[tuple[int, Keys]]]:
+    """Replies to one first part, the shortest first, in as few blocks as `CELLS` allows."""
+    blocks: list[list[tuple[int, Keys]]] = [[]]
+    for reply in sorted(replies, key=lambda reply: len(reply[1][0])):
+        if blocks[-1] and (len(blocks[-1]) + 1) * len(reply[1][0]) > CELLS:
+            blocks.append([])
+        blocks[-1].append(reply)
+    return blocks
+
+
+def _rows(keys: Sequence[Keys]) -> tuple[Tensor, Tensor]:
+    """The tokens and the kinds of sequences, a row each, -1 beyond the end."""
+    rows = np.full((2, len(keys), max(len(tokens) for tokens, _ in keys)), -1)
+    for row, key in enumerate(keys):
+        rows[:, row, : len(key[0])] = key
+    tokens, kinds = torch.from_numpy(rows)
+    return tokens, kinds
