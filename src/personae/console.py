@@ -87,7 +87,9 @@ def models(found: Iterable[dict[str, Any]]) -> None:
         results = [model["results"].get(way, {}).get("metrics", {}).get("hits@1/20") for way in ways]
         reached = [f"{row['value']:.3f} {_interval(row, places=3)}" if row else "-" for row in results]
         recipes = "\n".join(ways) if model["trained"] else "needs no training"
-        about = "\n".join((model["summary"], *dict.fromkeys(re.findall(r"https://arxiv\.org/\S+", model["paper"]))))
+        about = "\n".join(
+            (model["summary"], *dict.fromkeys(re.findall(r"https://arxiv\.org/abs/[\d.]*\d", model["paper"])))
+        )
         rows.append((model["name"], about, recipes, "\n".join(reached)))
     table(("model", "what it does", "recipes", "hits@1/20, n 7801"), rows)
 

@@ -159,6 +159,25 @@ def test_the_persona_that_is_read_changes_the_scores(
         assert changed == (place in read)
 
 
+NO_FUSION = {"fusion": "none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("hre", NO_FUSION), ("imn", NO_FUSION), ("bert", NO_FUSION), ("dim", {})]
+)
+def test_without_context_no_persona_crowds_out_the_other(
+    name: str, arguments: dict[str, str], build: Build, case: Case
+) -> None:
+    model = build(name, **arguments, context=False, persona="both")
+    facts = ["a cat", "the dog sleeps", "i like birds", "no river", "my brothers swim"]
+    first, second, third = (
+        case(said=["all day"], facts=own, partner=other, candidates=["a cat", "the river"])
+        for own, other in ((facts, facts), (facts, ["all day"]), (["all day"], facts))
+    )
+    assert not torch.allclose(score(model, [first]), score(model, [second]))
+    assert not torch.allclose(score(model, [first]), score(model, [third]))
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=_name)
 def test_of_both_personas_it_is_known_whose_they_are(
     variant: tuple[str, dict[str, Any]], cases: Sequence[Example], build: Build

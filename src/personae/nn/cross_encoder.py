@@ -127,20 +127,22 @@ class CrossEncoder(nn.Module):
     def fit(
         self, persona: Sequence[Piece], context: Sequence[Piece], response: Sequence[Piece]
     ) -> tuple[list[Piece], list[Piece], list[Piece]]:
-        """What there is room for beside three special tokens. The oldest turns of the context go first, then persona
-        lines from the last, and the end of the response at last; what is lost is logged, once each."""
+        """What there is room for beside three special tokens. What of the response is beyond half of all goes first,
+        then the oldest turns of the context, then persona lines from the last; what is lost is logged, once each."""
         parts = list(persona), list(context), list(response)
         over = sum(len(tokens) for part in parts for _, tokens in part) + 3 - self.longest
+        for row, tokens in parts[2]:
+            end = max(len(tokens) - max(over, 0), min(len(tokens), self.longest // 2))
+            if end < len(tokens):
+                parts[2][0] = (row, tokens[:end])
+                over -= len(tokens) - end
+                self._say("the end of a candidate does not fit in")
         while over > 0 and parts[1]:
             over -= len(parts[1].pop(0)[1])
             self._say("the oldest utterances do not fit in" if parts[1] else "nothing is left for the context in")
         while over > 0 and parts[0]:
             over -= len(parts[0].pop()[1])
             self._say("the last persona lines do not fit in")
-        if over > 0:
-            row, tokens = parts[2][0]
-            parts[2][0] = (row, tokens[: len(tokens) - over])
-            self._say("the end of a candidate does not fit in")
         return parts
 
     def _say(self, what: str) -> None:

@@ -69,8 +69,8 @@ def gather(
     blank: bool = False,
 ) -> DialogueBatch:
     """Builds the batch. With two `personas` the replier's own and the other speaker's stand apart, else one persona is
-    read, `whose`. Without `context`, the persona lines take its place. A context without utterances is read as one
-    empty utterance, and where `blank`, so is a persona without lines."""
+    read, `whose`. Without `context`, the persona lines take its place, of both personas one after the other. A context
+    without utterances is read as one empty utterance, and where `blank`, so is a persona without lines."""
     numbers: dict[tuple[str, int], int] = {}
 
     def number(texts: Sequence[str], most: int) -> list[int]:
@@ -79,14 +79,15 @@ def gather(
     said, candidates, target = [], [], []
     told: list[list[list[int]]] = [[] for _ in range(personas)]
     for example in examples:
-        lines = [list(facts[: limits.lines]) for facts in personas_read(example, whose, personas)]
+        read = personas_read(example, whose, personas if context else 2 if whose == "both" else 1)
+        lines = [list(facts[: limits.lines]) for facts in read]
         if context:
             turns = [turn.text for turn in example.context.turns] or [""]
             said.append(number(turns[-limits.utterances :], limits.utterance_words))
         else:
             said.append(number([fact for facts in lines for fact in facts] or [""], limits.line_words))
         candidates.append(number(example.target.candidates, limits.reply_words))
-        for rows, facts in zip(told, lines, strict=True):
+        for rows, facts in zip(told, lines, strict=False):
             rows.append(number(facts or [""] * blank, limits.line_words))
         known = example.target.text in example.target.candidates
         target.append(example.target.candidates.index(example.target.text) if known else -1)

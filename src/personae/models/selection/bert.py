@@ -5,7 +5,8 @@ Personas for Personalized Response Selection in Retrieval-Based Chatbots. SIGIR 
 (section 4.3; BERT is that of Devlin et al., NAACL 2019)
 
 Differs from the paper: MiniLM (6 layers, 384 features) is read where no backbone is named, not BERT base; of a sequence
-that is too long the oldest turns are left out, where the published code cuts the latest.
+that is too long the oldest turns are left out, where the published code cuts the latest. The recipes for a processor
+are `shared`, those for a GPU are not.
 
 Not stated in the paper: [CLS] and the first [SEP] are of the subtypes of persona and context, which start as a
 truncated normal with a deviation of .02, both as in the published code; the matching feature and the persona fusion
