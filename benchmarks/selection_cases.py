@@ -110,6 +110,10 @@ def measure(
         raise InputError(f"--run {run}: there is no plain version of its model; name a run of bert, dim, hre or imn")
     if isinstance(task.model, BERT) and isinstance(task.model.encoder, SharedEncoder):
         raise InputError(f"--run {run}: plain BERT reads the context for each candidate; name a run without `shared`")
+    if isinstance(task.model, HRE | IMN) and task.model.personas > 1:
+        raise InputError(f"--run {run}: plain HRE and IMN read one persona; name a run that is not made for both")
+    if isinstance(task.model, IMN) and any((task.model.added, task.model.aggregation, task.model.beside)):
+        raise InputError(f"--run {run}: plain IMN has no fusion ctx or utr, no aggregation by attention and no HRE")
     half = precision != "32-true"
     start = time.perf_counter()
     batches = [([one.id for one in each.examples], each.inputs) for each in task.held_out(sample)]

@@ -3,6 +3,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -144,15 +145,34 @@ def test_a_trained_model_is_timed(
     assert "error: --run tfidf: there is no plain version of its model" in capsys.readouterr().err
 
 
-def test_a_shared_context_is_not_what_plain_bert_reads(
-    cases: ModuleType, arguments: list[str], backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("model", "made_with", "message"),
+    [
+        ("bert.BERT", {"shared": True}, "plain BERT reads the context for each candidate; name a run without `shared`"),
+        ("imn.IMN", {"persona": "both"}, "plain HRE and IMN read one persona"),
+        ("imn.IMN", {"fusion": "ctx"}, "plain IMN has no fusion ctx or utr"),
+        ("imn.IMN", {"aggregation": "attention"}, "plain IMN has no fusion ctx or utr, no aggregation by attention"),
+    ],
+)
+def test_what_the_plain_version_does_not_do_is_refused(
+    cases: ModuleType,
+    arguments: list[str],
+    model: str,
+    made_with: dict[str, Any],
+    message: str,
+    backbone: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    made = {"class_path": "personae.models.selection.bert.BERT", "init_args": {"backbone": backbone, "shared": True}}
+    small = {"backbone": backbone} if model == "bert.BERT" else {"hidden": 4}
+    made = {"class_path": f"personae.models.selection.{model}", "init_args": {**small, **made_with}}
     task = {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"task": task, "seed": 0}))
-    run.save(run.build(str(tmp_path / "recipe.yaml")), tmp_path)
+    untrained = run.build(str(tmp_path / "recipe.yaml"))
+    untrained.prepare(list(toy.Selection(dialogues=8).split("train")))
+    run.save(untrained, tmp_path)
     assert cases.main(scored(arguments, "--run", str(tmp_path))) == 2
-    assert "plain BERT reads the context for each candidate; name a run without `shared`" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
