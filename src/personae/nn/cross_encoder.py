@@ -131,12 +131,12 @@ class CrossEncoder(nn.Module):
         then the oldest turns of the context, then persona lines from the last; what is lost is logged, once each."""
         parts = list(persona), list(context), list(response)
         over = sum(len(tokens) for part in parts for _, tokens in part) + 3 - self.longest
-        for row, tokens in parts[2]:
-            end = max(len(tokens) - max(over, 0), min(len(tokens), self.longest // 2))
-            if end < len(tokens):
-                parts[2][0] = (row, tokens[:end])
-                over -= len(tokens) - end
-                self._say("the end of a candidate does not fit in")
+        row, tokens = parts[2][0] if parts[2] else (0, ())
+        spare = min(over, len(tokens) - self.longest // 2)
+        if spare > 0:
+            parts[2][0] = (row, tokens[:-spare])
+            over -= spare
+            self._say("the end of a candidate does not fit in")
         while over > 0 and parts[1]:
             over -= len(parts[1].pop(0)[1])
             self._say("the oldest utterances do not fit in" if parts[1] else "nothing is left for the context in")
@@ -180,12 +180,8 @@ class CrossEncoder(nn.Module):
         """What `forward` reads of distinct sequences, and where in its result each of them is (S,)."""
         shortest = sorted(range(len(keys)), key=lambda place: len(keys[place][0]))
         lengths = tuple(len(keys[place][0]) for place in shortest)
-        rows = np.full((2, len(keys), lengths[-1]), -1)
-        order = torch.empty(len(keys), dtype=torch.long)
-        for row, place in enumerate(shortest):
-            rows[:, row, : lengths[row]] = keys[place]
-            order[place] = row
-        tokens, kinds = torch.from_numpy(rows)
+        order = torch.tensor(shortest).argsort()
+        tokens, kinds = padded([keys[place] for place in shortest])
         distinct, places = told_apart(tokens.clamp(min=0))
         return Sequences(distinct, places, kinds, lengths), order
 
@@ -228,13 +224,22 @@ class CrossEncoder(nn.Module):
 
     def _layer(self, layer: Any, asking: Tensor, states: Tensor, bias: Tensor | None) -> Tensor:
         """One layer for the tokens that are `asking`, which attend to all."""
-        own, heads = layer.attention.self, self.backbone.config.num_attention_heads
-        query, key, value = (
-            project(inputs).unflatten(-1, (heads, -1)).transpose(1, 2)
-            for project, inputs in ((own.query, asking), (own.key, states), (own.value, states))
-        )
-        found = attend(query, key, value, bias, own.dropout.p if self.training else None)
+        return self.attending(layer, asking, *self.known(layer, states), bias)
+
+    def known(self, layer: Any, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values by which a layer attends to tokens (s, ..., H): (s, heads, ..., width) each."""
+        own = layer.attention.self
+        return self.heads(own.key(states)), self.heads(own.value(states))
+
+    def attending(self, layer: Any, asking: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """One layer for tokens (s, l, H), which attend to what is `known`."""
+        own = layer.attention.self
+        found = attend(self.heads(own.query(asking)), key, value, bias, own.dropout.p if self.training else None)
         return self.after(layer, found.transpose(1, 2).flatten(2), asking)
+
+    def heads(self, states: Tensor) -> Tensor:
+        """(s, ..., H) to (s, heads, ..., width)."""
+        return states.unflatten(-1, (self.backbone.config.num_attention_heads, -1)).movedim(-2, 1)
 
     @staticmethod
     def after(layer: Any, found: Tensor, asking: Tensor) -> Tensor:
@@ -242,6 +247,15 @@ class CrossEncoder(nn.Module):
         attended = layer.attention.output(found, asking)
         states: Tensor = layer.output(layer.intermediate(attended), attended)
         return states
+
+
+def padded(keys: Sequence[Keys]) -> tuple[Tensor, Tensor]:
+    """The tokens and the kinds of sequences (S, L), a row each, -1 beyond the end."""
+    rows = np.full((2, len(keys), max(len(tokens) for tokens, _ in keys)), -1)
+    for row, key in enumerate(keys):
+        rows[:, row, : len(key[0])] = key
+    tokens, kinds = torch.from_numpy(rows)
+    return tokens, kinds
 
 
 def told_apart(tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,8 +79,7 @@ def gather(
     said, candidates, target = [], [], []
     told: list[list[list[int]]] = [[] for _ in range(personas)]
     for example in examples:
-        read = personas_read(example, whose, personas if context else 2 if whose == "both" else 1)
-        lines = [list(facts[: limits.lines]) for facts in read]
+        lines = [list(facts[: limits.lines]) for facts in personas_read(example, whose, personas)]
         if context:
             turns = [turn.text for turn in example.context.turns] or [""]
             said.append(number(turns[-limits.utterances :], limits.utterance_words))
@@ -103,8 +102,9 @@ def size(example: Example, words: Words | WordEmbedding, limits: Limits) -> int:
 
 
 def personas_read(example: Example, whose: Whose, personas: int) -> list[tuple[str, ...]]:
-    """The lines of each persona that a model has room for, none for one that is not read."""
-    if personas == 2:
+    """The lines of each persona that a model has room for, none for one that is not read; where it reads both in the
+    place of the context, of both."""
+    if personas == 2 or whose == "both":
         return [example.facts(one) if whose in (one, "both") else () for one in OWNERS]
     return [example.facts(whose)][:personas]
 

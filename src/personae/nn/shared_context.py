@@ -8,16 +8,16 @@ each of a first part and [CLS] reply [SEP], of R tokens at most; of a chunk, K b
 part, T tokens of its replies; W distinct tokens, H hidden units.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personae.nn.cross_encoder import CrossEncoder, Keys, attend, closed, told_apart
+from personae.nn.cross_encoder import CrossEncoder, Keys, closed, padded, told_apart
 
 CELLS = 2048
 """So many tokens, with padding, may the replies of a block have, if they are more than one."""
@@ -87,8 +87,8 @@ class SharedEncoder(CrossEncoder):
             for place, _ in block:
                 order[place] = row
                 row += 1
-        firsts, first_kinds = _rows(list(groups))
-        replies, reply_kinds = _rows([reply for _, _, block in blocks for _, reply in block])
+        firsts, first_kinds = padded(list(groups))
+        replies, reply_kinds = padded([reply for _, _, block in blocks for _, reply in block])
         distinct, places = told_apart(torch.cat([firsts.flatten(), replies.flatten()]).clamp(min=0))
         first, reply = places.split([firsts.numel(), replies.numel()])
         shared = Shared(distinct, first.view_as(firsts), first_kinds, reply.view_as(replies), reply_kinds, tuple(made))
@@ -100,16 +100,11 @@ class SharedEncoder(CrossEncoder):
         steps = torch.arange(sequences.first.shape[1], device=sequences.first.device)
         first = embed(sequences.first, sequences.first_kinds, steps)  # (G, P, H)
         bias = closed(sequences.first_kinds, first)[:, None, None]  # (G, 1, 1, P)
-        *layers, last = self.backbone.encoder.layer
-        read = []  # by each layer, of the first parts: keys and values (G, heads, P, width)
-        for layer in layers:
-            own = layer.attention.self
-            query, key, value = (self._heads(project(first)) for project in (own.query, own.key, own.value))
-            read.append((key, value))
-            seen = attend(query, key, value, bias, own.dropout.p if self.training else None)
-            first = self.after(layer, seen.transpose(1, 2).flatten(2), first)
-        own = last.attention.self
-        read.append((self._heads(own.key(first)), self._heads(own.value(first))))
+        layers = self.backbone.encoder.layer
+        read = [self.known(layers[0], first)]  # by each layer, of the first parts (G, heads, P, width)
+        for layer, following in itertools.pairwise(layers):
+            first = self.attending(layer, first, *read[-1], bias)
+            read.append(self.known(following, first))
         most = 4 * CELLS if first.device.type == "cpu" else 128 * CELLS
         return torch.cat([self._chunk(embed, sequences, blocks, read, bias) for blocks in sequences.chunks(most)])
 
@@ -141,23 +136,19 @@ class SharedEncoder(CrossEncoder):
             room = states.new_zeros(kinds.numel(), states.shape[1])
             return room.index_copy(0, cells, states).view(*kinds.shape, -1)
 
-        *layers, last = self.backbone.encoder.layer
-        for layer, (key, value) in zip((*layers, last), read, strict=True):
+        *_, last = self.backbone.encoder.layer
+        for layer, (key, value) in zip(self.backbone.encoder.layer, read, strict=True):
             own = layer.attention.self
             rate = own.dropout.p if self.training else 0.0
-            keys, values = (self._heads(spread(project(reply))) for project in (own.key, own.value))
+            keys, values = (self.heads(spread(project(reply))) for project in (own.key, own.value))
             to = (key[number], value[number], biases[0]), (keys, values, biases[1])
             if layer is not last:
-                found = _found(self._heads(spread(own.query(reply))), *to, rate)
+                found = _found(self.heads(spread(own.query(reply))), *to, rate)
                 reply = self.after(layer, found.flatten(0, 2)[cells], reply)
         asking = spread(reply)[:, :, :1]  # (K, N, 1, H): of the last layer, nothing else is read
-        found = self.after(last, _found(self._heads(last.attention.self.query(asking)), *to, rate), asking)
+        found = self.after(last, _found(self.heads(last.attention.self.query(asking)), *to, rate), asking)
         pooled: Tensor = self.backbone.pooler(found.flatten(0, 1)[(rows >= 0).flatten()])
         return pooled
-
-    def _heads(self, states: Tensor) -> Tensor:
-        """(K, ..., H) to (K, heads, ..., width)."""
-        return states.unflatten(-1, (self.backbone.config.num_attention_heads, -1)).movedim(-2, 1)
 
 
 _Read = tuple[Tensor, Tensor, Tensor]
@@ -184,12 +175,3 @@ def _blocks(replies: Sequence[tuple[int, Keys]]) -> list[list[tuple[int, Keys]]]
             blocks.append([])
         blocks[-1].append(reply)
     return blocks
-
-
-def _rows(keys: Sequence[Keys]) -> tuple[Tensor, Tensor]:
-    """The tokens and the kinds of sequences, a row each, -1 beyond the end."""
-    rows = np.full((2, len(keys), max(len(tokens) for tokens, _ in keys)), -1)
-    for row, key in enumerate(keys):
-        rows[:, row, : len(key[0])] = key
-    tokens, kinds = torch.from_numpy(rows)
-    return tokens, kinds
