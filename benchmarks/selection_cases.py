@@ -60,7 +60,7 @@ def scoring(score: Callable[..., Tensor], batches: Sequence[tuple[list[str], Seq
     """A function that scores batches of named cases."""
 
     def run() -> list[tuple[list[str], Tensor]]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             return [(names, score(*inputs).float()) for names, inputs in batches]
 
     return run

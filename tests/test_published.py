@@ -1,6 +1,5 @@
 import pytest
 
-from personae import recipes
 from personae.published import load, lookup, measured, papers, tables
 from personae.types import InputError, Paper
 
@@ -65,13 +64,13 @@ def test_load_says_which_paper_and_data() -> None:
         assert recorded["dataset"]
 
 
-def test_what_was_measured_names_recipes_and_says_on_what() -> None:
-    names = {"tfidf", "minilm", *recipes.shipped()}
-    assert set(measured()) <= names
-    assert set(measured()) >= {"tfidf", "minilm", "selection/dim-personachat"}
+def test_what_was_measured_says_on_what() -> None:
+    assert {"starspace-personachat", "hre-personachat-ra"} <= set(measured())
     for name, result in measured().items():
-        assert result["candidates"] == "official"
-        assert (result["cpu_seconds"] is None) == (name not in recipes.shipped())
+        data = result["data"]
+        assert data["candidates"]["name"] == "official", name
+        assert data["path"] == "personachat/valid_both_original.txt", name
+        assert (result["cpu_seconds"] is None) == name.endswith("-self")
         for metric in ("hits@1/20", "mrr/20"):
             value = result["metrics"][metric]
             assert value["n"] == 7801

@@ -1,7 +1,6 @@
 """A table made again, of a paper invented here, on the generated corpus: real runs, as small as they can be."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -253,8 +252,11 @@ def test_what_is_finished_is_used_again_also_by_another_table(made: dict[str, An
     assert (claim["worse"], claim["n"]) == ("Encoder, later", rows["Encoder", "hits@1"]["n"])
     assert claim["ours"] == pytest.approx(rows["Encoder", "hits@1"]["ours"] - rows["Encoder, later", "hits@1"]["ours"])
     assert "0 to train, 0 to measure: at most 0 h 1 min" in said
-    os.utime(place / "runs" / "encoder" / "on-revised" / "metrics.json", (0, 0))  # as if training had gone on since
+    own = place / "runs" / "encoder" / "metrics.json"
+    before_that = own.read_text()
+    own.write_text(json.dumps({**json.loads(before_that), "weights": "0" * 64}))  # as if training had gone on since
     reproduce(plan(place, "table2"), runs=place / "runs", out=place / "two", say=said.append)
+    own.write_text(before_that)
     assert "0 to train, 1 to measure: at most 0 h 1 min" in said
 
 
@@ -364,6 +366,38 @@ def test_mistakes_are_named_before_anything_is_trained(
         assert main(["reproduce", name]) == 2
         assert f"there is no table {name!r} to reproduce; choose one of dim/table2, " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_recorded_is_laid_out_without_the_corpus(
+    made: dict[str, Any], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = shelf.record(place / "runs", tmp_path / "kept")
+    assert {"encoder", "encoder-partner", "tfidf-self/on-original"} <= set(names)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    monkeypatch.setattr("personae.published.records", lambda: tmp_path / "kept")
+    elsewhere = plan(place, "table1")
+    monkeypatch.setattr(shelf, "_sha256", None)  # the corpus is not read
+    content = reproduce(elsewhere, shipped=True, out=tmp_path / "out")
+    numbers = ("ours", "low", "high", "n", "cpu_seconds", "run", "why")
+    found, expected = cells(content), made["rows"]
+    assert {key: [row.get(name) for name in numbers] for key, row in found.items()} == {
+        key: [row.get(name) for name in numbers] for key, row in expected.items()
+    }
+    assert [claim["p"] for claim in content["claims"]] == [claim["p"] for claim in made["content"]["claims"]]
+    assert content["command"].endswith("--shipped")
+    shutil.rmtree(tmp_path / "kept" / "encoder-partner")
+    left = cells(reproduce(elsewhere, shipped=True, out=tmp_path / "out"))
+    assert left["Encoder", "partner mrr"]["why"] == "not measured for this version"
+    with pytest.raises(InputError, match="--shipped: is of this version's own runs"):
+        reproduce(elsewhere, shipped=True, runs=tmp_path, out=tmp_path / "out")
+
+
+def test_only_finished_runs_are_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs" / "begun").mkdir(parents=True)
+    for given, message in (("runs", "holds no finished run"), ("nosuch", "is no folder")):
+        assert main(["record", str(tmp_path / given), "--out", str(tmp_path / "kept")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.timeout(600)

@@ -3,6 +3,7 @@ is imported for it."""
 
 import ast
 import importlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def models() -> list[dict[str, Any]]:
                 "class": f"{module}.{name}",
                 "trained": "loss" in classes[name],
                 "recipes": sorted(titles, key=lambda title: (title.removesuffix("-gpu"), title)),
-                "results": {title: measured[title] for title in (file.stem, *titles) if title in measured},
+                "results": {title: measured[run] for title, run in _runs(file.stem, titles) if run in measured},
                 "shipped": False,
             }
         )
@@ -50,6 +51,11 @@ def untrained(name: str) -> Any:
             module, _, cls = model["class"].rpartition(".")
             return getattr(importlib.import_module(module), cls)
     return None
+
+
+def _runs(model: str, recipes: Iterable[str]) -> list[tuple[str, str]]:
+    """A model's name and its recipes, each with the name of the run that is recorded of it."""
+    return [(model, f"{model}-self"), *((recipe, Path(recipe).name) for recipe in recipes)]
 
 
 def _methods(node: ast.ClassDef) -> set[str]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from personae import options
+from personae import corpora, options
 from personae.types import InputError, Whose
 
 
@@ -88,7 +88,7 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0, 
     """Compare two results on the same examples: the difference with its interval, and tests.
 
     Args:
-        run_a: a run folder, or the folder of an evaluation.
+        run_a: a run folder, the folder of an evaluation or a record, or the name of a recorded run of this version.
         run_b: another one.
         reworded: the second was measured on another file, of the same dialogues in the same order with other personas.
         seed: of the bootstrap.
@@ -213,6 +213,7 @@ def reproduce(
     out: Path | None = None,
     only: Sequence[str] = (),
     revised_train: str | None = None,
+    shipped: bool = False,
     json: bool = False,
 ) -> None:
     """Make a paper's table again: train what is missing, measure, and lay the paper's numbers beside ours.
@@ -224,6 +225,7 @@ def reproduce(
         out: a folder for table.md, table.json and table.svg; reproduced/PAPER-TABLE if not given.
         only: a row to train and measure, by its label; may be given several times; all if not given.
         revised_train: a file of training dialogues with revised personas.
+        shipped: train and measure nothing; lay out what this version's own runs reached, which are recorded in it.
         json: print one JSON object.
     """
     from personae import console
@@ -234,64 +236,23 @@ def reproduce(
         print(message, file=sys.stderr)
 
     plan = plans.read(table)
-    result = made.reproduce(plan, budget=budget, runs=runs, out=out, only=only, revised_train=revised_train, say=say)
+    result = made.reproduce(
+        plan, budget=budget, runs=runs, out=out, only=only, revised_train=revised_train, shipped=shipped, say=say
+    )
     (console.as_json if json else console.reproduction)({"rows": result["rows"]})
 
 
-def verify(path: str, *, json: bool = False) -> None:
-    """Check official files by size and md5.
+def record(runs: Path, *, out: Path) -> None:
+    """Write down what finished runs reached, without their weights: small enough to be sent, or kept with the code.
 
     Args:
-        path: a file or a folder, as it is or below PERSONAE_DATA.
-        json: print one JSON object.
+        runs: the folder that holds the run folders.
+        out: a folder for a record of each: recipe, environment, metrics, and where each true reply was ranked.
     """
-    from personae.data import inspect as inspection
+    from personae import shelf
 
-    found = inspection.verify(path)
-    _print_facts(found, json=json)
-    damaged = [check["path"] for check in found.get("files", [found]) if check.get("status") == "differs"]
-    if damaged:
-        raise InputError(f"{', '.join(damaged)}: not the published content under a published name; copy it again")
-
-
-def stats(path: str, *, against: str | None = None, json: bool = False) -> None:
-    """Count dialogues, turns, candidates, persona lines and lengths, and what two files or splits share.
-
-    Args:
-        path: a file, as it is or below PERSONAE_DATA.
-        against: another file; prints how many dialogues, personas, persona lines and replies the two share.
-        json: print one JSON object.
-    """
-    from personae.data import inspect as inspection
-
-    _print_facts(inspection.stats(path, against=against), json=json)
-
-
-def show(path: str, *, n: int = 3, json: bool = False) -> None:
-    """Print the first dialogues of a file.
-
-    Args:
-        path: a file, as it is or below PERSONAE_DATA.
-        n: how many.
-        json: print one JSON object.
-    """
-    from personae import console
-    from personae.data import inspect as inspection
-
-    if n < 1:
-        raise InputError(f"-n: {n} is not at least 1")
-    dialogues = inspection.show(path, n)
-    if json:
-        console.as_json({"dialogues": [asdict(dialogue) for dialogue in dialogues]})
-        return
-    for dialogue in dialogues:
-        print(console.plain(dialogue.id))
-        for number, speaker in enumerate(dialogue.speakers):
-            for fact in speaker.persona.facts:
-                print(console.plain(f"  persona {number}: {fact}"))
-        for turn in dialogue.turns:
-            offered = f"  ({len(turn.candidates)} candidates)" if turn.candidates else ""
-            print(console.plain(f"  {turn.speaker}: {turn.text}{offered}"))
+    names = shelf.record(runs, out)
+    print(f"written to {out}: {', '.join(names) or 'speeds'}")
 
 
 ABOUT = {
@@ -300,7 +261,7 @@ ABOUT = {
 }
 COMMANDS: dict[str, Any] = {
     "demo": demo,
-    "data": {"verify": verify, "stats": stats, "show": show},
+    "data": {"verify": corpora.verify, "stats": corpora.stats, "show": corpora.show},
     "fit": fit,
     "evaluate": evaluate,
     "compare": compare,
@@ -308,6 +269,7 @@ COMMANDS: dict[str, Any] = {
     "explain": explain,
     "models": models,
     "reproduce": reproduce,
+    "record": record,
 }
 
 
@@ -381,12 +343,6 @@ def _print_metrics(result: dict[str, Any], *, json: bool) -> None:
     from personae import console
 
     (console.as_json if json else console.metrics)(result)
-
-
-def _print_facts(facts: dict[str, Any], *, json: bool) -> None:
-    from personae import console
-
-    (console.as_json if json else console.facts)(facts)
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from personae import results, run, shelf
+from personae import published, results, run, shelf
 from personae.data import lines
 from personae.data.candidates import examples, offered
 from personae.data.read import locate, read
@@ -43,6 +43,7 @@ def reproduce(
     out: Path | None = None,
     only: Sequence[str] = (),
     revised_train: str | None = None,
+    shipped: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Trains and measures what is missing, writes table.md, table.json and table.svg to a folder, and returns what
@@ -55,6 +56,7 @@ def reproduce(
         out: the folder; reproduced/PAPER-TABLE if None.
         only: labels of rows: nothing is trained or measured for others; all if there is none.
         revised_train: a file of training dialogues with revised personas.
+        shipped: train and measure nothing, and lay out what is recorded of this version's own runs.
         say: is told what is done, and before that, how long it takes at most.
 
     Raises InputError before anything is trained where a row, a recipe or a file is not there, or where a folder holds
@@ -66,20 +68,26 @@ def reproduce(
     out = out or Path("reproduced", plan.name.replace("/", "-"))
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
+    if shipped and (runs or only or revised_train):
+        raise InputError("--shipped: is of this version's own runs, all of them; leave --runs, --only, --revised_train")
     given = [("--budget", budget), ("--runs", runs), ("--out", out), ("--revised_train", revised_train)]
     options = [(name, str(value)) for name, value in (*given, *(("--only", row) for row in only)) if value is not None]
-    runs = runs or Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae") / "runs"
-    kept = Shelf(runs.resolve(), BUDGETS[budget], plan.forms, {"revised": revised_train})
-    wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
-    _check(kept, wanted, plan.name)
+    home = Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae")
+    folder = published.records() if shipped else (runs or home / "runs").resolve()
+    kept = Shelf(folder, BUDGETS[budget], plan.forms, {"revised": revised_train}, recorded=shipped)
+    if not shipped:
+        wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
+        _check(kept, wanted, plan.name)
+        _make(kept, wanted, say)
     out.mkdir(parents=True, exist_ok=True)
-    _make(kept, wanted, say)
     rows = [_row(kept, cell) for cell in plan.cells]
     compared = cache(results.compare)
     content = {
         "table": plan.name,
         "budget": {**asdict(kept.budget), "bound": kept.budget.bound},
-        "command": shlex.join(["personae", "reproduce", plan.name, *chain(*options)]),
+        "command": shlex.join(
+            ["personae", "reproduce", plan.name, *chain(*options), *(["--shipped"] if shipped else [])]
+        ),
         "rows": rows,
         "claims": [_claim(kept, claim, compared) for claim in plan.claims],
     }
@@ -183,7 +191,7 @@ def _time(kept: Shelf, cell: Cell) -> None:
     seconds: list[float] = []
     groups: list[str] = []
     half = torch.float16 if job.precision == "16-mixed" else torch.bfloat16
-    with torch.inference_mode(), torch.autocast(task.device.type, half, enabled=job.precision != "32-true"):
+    with torch.no_grad(), torch.autocast(task.device.type, half, enabled=job.precision != "32-true"):
         for batch in islice(batches, 2):  # to warm up
             task.rows_of(batch.to(task.device))
         started = time.perf_counter()
@@ -234,7 +242,8 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
     }
     file = kept.result(cell)
     if file is None:
-        return {**row, "why": kept.why(cell) or "left out by --only"}
+        absent = "not measured for this version" if kept.recorded else "left out by --only"
+        return {**row, "why": kept.why(cell) or absent}
     about, job = shelf.read(file), kept.job(cell)
     value = _named(about["metrics"], cell.metric)
     training = {"wording": cell.trained, **kept.spent(job)} if job.trained and cell.metric != SPEED else {}

@@ -1,11 +1,13 @@
 """Results: what a model answers, measured, kept in a folder, read back and compared.
 
-Such a folder, a run's or an evaluation's, holds predictions.jsonl and metrics.json.
+Such a folder, a run's or an evaluation's, holds predictions.jsonl and metrics.json. A record is what remains of one
+where every score is not wanted: ranks.parquet, small enough to be shipped, stands in place of predictions.jsonl.
 """
 
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,9 +22,13 @@ from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
 from personae.metrics import compare as comparison
-from personae.published import load, lookup
+from personae.metrics.ranking import ranks
+from personae.published import load, lookup, records
 from personae.tasks.base import Task
 from personae.types import Example, InputError, Paper, Row
+
+RANKS = "ranks.parquet"
+WEIGHTS = "model.safetensors"
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 """Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
@@ -34,7 +40,7 @@ def predict(task: Task, cases: Sequence[Example], *, precision: Precision = "32-
     rows: dict[str, Row] = {}
     half = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with (
-        torch.inference_mode(),
+        torch.no_grad(),  # not inference_mode, in which autocast would convert the weights at every use
         torch.autocast(task.device.type, half, enabled=precision != "32-true"),
         _shown("scoring", len(cases)) as advance,
     ):
@@ -62,7 +68,9 @@ def report(
     precision: Precision = "32-true",
 ) -> dict[str, Any]:
     """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
-    the system is published; the number stands beside, with the data that it was measured on."""
+    the system is published; the number stands beside, with the data that it was measured on. Of a run folder `model`,
+    the weights' digest is kept."""
+    weights = Path(model) / WEIGHTS
     rows = predict(task, cases, precision=precision)
     groups = [row.dialogue for row in rows]
     result: dict[str, Any] = {
@@ -71,11 +79,12 @@ def report(
         "data": {
             "path": path,
             "split": split,
-            "sha256": _sha256(path) if path else None,
+            "sha256": _sha256(locate(path)[0]) if path else None,
             "candidates": asdict(drawn),
         },
         "n": len(rows),
         "seed": seed,
+        "weights": _sha256(weights) if weights.exists() else None,
         "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
         "environment": {**environment(task.device), "precision": precision},
     }
@@ -89,12 +98,20 @@ def report(
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
-    """What `report` wrote to a folder. InputError where there is nothing or it is damaged."""
+    """What `report` or `record` wrote to a folder, or what is recorded of the run of that name in this version.
+    InputError where there is nothing or it is damaged."""
+    if not folder.exists() and (records() / folder).is_dir():
+        folder = records() / folder
     metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
+    if not predictions.exists() and (folder / RANKS).exists():
+        predictions = folder / RANKS
     for file in (metrics, predictions):
         if not file.exists():
             raise InputError(f"{file}: there is none; give a run folder, or the --out of an evaluation")
-    rows = [_row(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
+    if predictions.name == RANKS:
+        rows = _ranked(predictions)
+    else:
+        rows = [_row(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
     text = lines.text(metrics)
     try:
         about = json.loads(text)
@@ -107,6 +124,38 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
             f"{predictions}: holds {len(rows)} examples, {metrics} tells of {n}; copy both again, or evaluate anew"
         )
     return about, rows
+
+
+def record(folder: Path, out: Path) -> None:
+    """Writes to `out` what the numbers in a folder rest on, without weights and single scores: metrics.json, the rank
+    of each true reply and, of a run, its environment.json and its recipe.yaml, in which a run to start from is named
+    without its path. InputError where the folder's result is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    about, rows = read(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    columns = {
+        "id": pa.array([row.id for row in rows]),
+        "dialogue": pa.array([row.dialogue for row in rows]).dictionary_encode(),
+        "candidates": pa.array([len(row.scores) for row in rows], pa.int32()),
+        "target": pa.array([row.target for row in rows], pa.int32()),
+        "rank": pa.array(ranks(rows), pa.float64()),
+    }
+    with lines.whole(out / RANKS) as file:
+        pyarrow.parquet.write_table(
+            pa.table(columns),
+            file,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=["dialogue", "rank"],
+            column_encoding={"id": "DELTA_BYTE_ARRAY"},  # ids differ from their neighbours in their ends alone
+        )
+    write_json({**about, "model": folder.name}, out / "metrics.json")
+    if (folder / "recipe.yaml").exists():
+        recipe = re.sub(r"(?m)^init_from: .*/", "init_from: ", lines.text(folder / "recipe.yaml"))
+        lines.save([recipe.rstrip("\n")], out / "recipe.yaml")
+        lines.save([lines.text(folder / "environment.json").rstrip("\n")], out / "environment.json")
 
 
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -169,8 +218,34 @@ def _row(line: str, where: str) -> Row:
         raise InputError(f"{where}: is damaged ({error}); copy it again, or evaluate anew") from None
 
 
-def _sha256(path: str) -> str:
-    with locate(path)[0].open("rb") as file:
+def _ranked(path: Path) -> list[Row]:
+    """What `record` wrote, as rows with such scores that each true reply has its rank. InputError where it is
+    damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        columns = [table.column(name).to_pylist() for name in ("id", "dialogue", "candidates", "target", "rank")]
+        return [
+            Row(name, dialogue, _scores(candidates, target, rank), target)
+            for name, dialogue, candidates, target, rank in zip(*columns, strict=True)
+        ]
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged ({error}); copy it again") from None
+
+
+def _scores(candidates: int, target: int, rank: float) -> tuple[float, ...]:
+    """Scores of so many candidates by which the target has this rank; with a half, it ties with one other."""
+    above, level = int(rank) - 1, 1 + (rank % 1 > 0)
+    if not 0 <= target < candidates or not 1 <= rank <= candidates:
+        raise ValueError(f"rank {rank} of {candidates}, target {target}")
+    others = [1.0] * above + [0.0] * (level - 1) + [-1.0] * (candidates - above - level)
+    return (*others[:target], 0.0, *others[target:])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -205,7 +205,7 @@ def save(task: Task, out: Path) -> None:
     results.write_json(
         {"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json"
     )
-    with lines.whole(out / "model.safetensors") as file:
+    with lines.whole(out / results.WEIGHTS) as file:
         file.write(to_bytes(tensors))
 
 
@@ -215,7 +215,7 @@ def load(model: str) -> Task:
     training.keep_memory()
     folder = Path(model)
     if folder.is_dir():
-        config, weights = folder / "config.json", folder / "model.safetensors"
+        config, weights = folder / "config.json", folder / results.WEIGHTS
         missing = [file.name for file in (folder / "recipe.yaml", config, weights) if not file.is_file()]
         if "recipe.yaml" in missing:
             raise InputError(f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`")

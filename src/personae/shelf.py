@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from personae import recipes, run
+from personae import recipes, results, run
 from personae.data import lines
 from personae.data.read import locate
 from personae.published.plans import SPEED, Cell
@@ -87,12 +87,20 @@ class Job:
 
 class Shelf:
     """The run folders below `folder`, under a budget. `forms` has, for each wording of the personas, the "file" that is
-    measured on and "why" there is none to train on, unless `training` has one."""
+    measured on and "why" there is none to train on, unless `training` has one. Where runs are `recorded`, the files
+    need not be here: it is by their names that they are known."""
 
     def __init__(
-        self, folder: Path, budget: Budget, forms: Mapping[str, Mapping[str, str]], training: Mapping[str, str | None]
+        self,
+        folder: Path,
+        budget: Budget,
+        forms: Mapping[str, Mapping[str, str]],
+        training: Mapping[str, str | None],
+        *,
+        recorded: bool = False,
     ) -> None:
         self.folder, self.budget, self.forms, self.training = folder, budget, forms, training
+        self.recorded = recorded
         self.digest = cache(lambda form: _sha256(self.file(form)))
         self.differences, self.spent = cache(differences), cache(spent)
 
@@ -144,15 +152,22 @@ class Shelf:
         if cell.metric == SPEED:
             kept = read(job.speed) if job.speed.exists() else {}
             same = kept.get("task") == job.arguments()["task"] and kept.get("cases") == self.cases(cell)
-            return job.speed if same and kept["data"]["sha256"] == self.digest(cell.measured) else None
+            return job.speed if same and self._on(kept, cell.measured) else None
         if not job.finished or self.differences(job):
             return None
         own, other = job.folder / "metrics.json", job.folder / f"on-{cell.measured}" / "metrics.json"
         for file in (own, other):
-            stale = file.exists() and own.exists() and file.stat().st_mtime_ns < own.stat().st_mtime_ns
-            if file.exists() and not stale and read(file)["data"]["sha256"] == self.digest(cell.measured):
+            about = read(file) if file.exists() else None
+            stale = about is not None and own.exists() and about.get("weights") != read(own).get("weights")
+            if about is not None and not stale and self._on(about, cell.measured):
                 return file
         return None
+
+    def _on(self, about: Mapping[str, Any], form: str) -> bool:
+        """Whether a result is of the file of this wording."""
+        if self.recorded:
+            return bool(about["data"]["path"] == self.file(form))
+        return bool(about["data"]["sha256"] == self.digest(form))
 
 
 def differences(job: Job) -> list[str]:
@@ -168,6 +183,8 @@ def differences(job: Job) -> list[str]:
         )
     except InputError as error:
         return [str(error)]
+    for one in (before, now):
+        one["init_from"] = one.get("init_from") and Path(one["init_from"]).name  # wherever it lies
     decisive = ("task", "corpus", "trainer", "seed", "patience", "init_from")
     unlike = [
         f"{key.replace('.init_args', '')} is {before.get(key)!r}, not {now.get(key)!r}"
@@ -199,6 +216,23 @@ def spent(job: Job) -> dict[str, Any]:
         "stopped": before["stopped"] or own["stopped"],
         "trained": [*before["trained"], *own["trained"]],
     }
+
+
+def record(runs: Path, out: Path) -> list[str]:
+    """Writes to `out` a record of each finished run in the folder `runs`, and of what else it was measured on; returns
+    their names. InputError where there is none."""
+    if not runs.is_dir():
+        raise InputError(f"{runs}: is no folder; give one that holds run folders")
+    found = [file.parent for place in ("*", "*/on-*") for file in sorted(runs.glob(f"{place}/metrics.json"))]
+    speeds = sorted(runs.glob("speed/*.json"))
+    if not found and not speeds:
+        raise InputError(f"{runs}: holds no finished run; train one into a folder below it")
+    for folder in found:
+        results.record(folder, out / folder.relative_to(runs))
+    for file in speeds:
+        (out / "speed").mkdir(parents=True, exist_ok=True)
+        results.write_json(read(file), out / "speed" / file.name)
+    return [str(folder.relative_to(runs)) for folder in found]
 
 
 def read(file: Path) -> dict[str, Any]:

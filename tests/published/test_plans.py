@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from personae import catalogue, published, run
+from personae import catalogue, published, recipes, run
 from personae.published import plans
 from personae.published.plans import SPEED
 from personae.reproduce import _untrained
-from personae.shelf import BUDGETS, Shelf
+from personae.shelf import BUDGETS, Job, Shelf, differences
 
 CELLS = {
     "dim/table2": 10,
@@ -70,3 +70,21 @@ def test_what_a_plan_names_is_there(name: str, tmp_path: Path) -> None:
     for job, cell in jobs.items():
         run._settings(run._parser(), job.recipe, dict(job.changes))
         assert _untrained(job).model.persona == cell.persona
+
+
+def test_every_record_is_of_a_recipe_as_it_is_now() -> None:
+    """Of each shipped run: nothing that decides its result was changed since."""
+    jobs = {}
+    for name in CELLS:
+        plan = plans.read(name)
+        shelf = Shelf(published.records(), BUDGETS["cpu-small"], plan.forms, {}, recorded=True)
+        for cell in plan.cells:
+            if (cell.model or cell.recipe) and not shelf.why(cell):
+                job = shelf.job(cell)
+                jobs |= {one.folder.name: one for one in (job, job.first) if one is not None}
+    for title in recipes.shipped():
+        folder = published.records() / Path(title).name
+        jobs.setdefault(folder.name, Job(folder, title, "self"))
+    recorded = {folder.name for folder in published.records().iterdir()} - {"speed", "minilm-self"}
+    assert recorded <= set(jobs)
+    assert {name: differences(jobs[name]) for name in recorded} == {name: [] for name in recorded}

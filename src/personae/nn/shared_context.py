@@ -159,6 +159,7 @@ def _found(query: Tensor, first: _Read, own: _Read, dropout: float) -> Tensor:
     """What tokens of replies, (K, heads, N, Q, width), find in the first part and in their own reply: (K, N, Q, H)."""
     (key, value, bias), (own_key, own_value, own_bias) = first, own
     scaled = query * query.shape[-1] ** -0.5
+    bias, own_bias = bias.to(query.dtype), own_bias.to(query.dtype)
     with_first = (scaled.flatten(2, 3) @ key.transpose(-1, -2) + bias).unflatten(2, query.shape[2:4])
     with_own = scaled @ own_key.transpose(-1, -2) + own_bias
     weights = F.dropout(torch.cat([with_first, with_own], -1).softmax(-1), dropout).to(value.dtype)

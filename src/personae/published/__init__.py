@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -51,12 +52,19 @@ def tables(paper: str) -> dict[str, Table]:
     }
 
 
+def records() -> Path:
+    """The folder of what the shipped recipes reached, a record a run (see `personae.results.record`)."""
+    return Path(str(resources.files(__name__))) / "records"
+
+
 def measured() -> dict[str, dict[str, Any]]:
-    """What the shipped recipes reached, and the models that need no training, by name: the data, whose persona, seed,
-    processor seconds of training (None without), and metrics with intervals and n, as in a run's metrics.json."""
-    found: dict[str, dict[str, Any]] = json.loads(
-        resources.files(__name__).joinpath("measured.json").read_text("utf-8")
-    )
+    """By the name of each recorded run, what it reached on its own validation file: its metrics.json, and under
+    "cpu_seconds" the processor seconds of its training, None where it needs none."""
+    found = {}
+    for file in sorted((*records().glob("*/metrics.json"), *records().glob("*-self/on-original/metrics.json"))):
+        folder, spent = file.relative_to(records()).parts[0], file.with_name("environment.json")
+        seconds = json.loads(spent.read_text("utf-8"))["cpu_seconds"] if spent.exists() else None
+        found[folder] = {**json.loads(file.read_text("utf-8")), "cpu_seconds": seconds}
     return found
 
 

@@ -1,0 +1,92 @@
+"""Records: what remains of a result without its scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from personae import published, results
+from personae.metrics.ranking import metrics, ranks
+from personae.types import InputError, Row
+
+SCORES = [
+    (0.5, 0.1, 0.9),  # rank 2 of the first
+    (0.5, 0.5, 0.1),  # level with one: 1.5
+    (0.5, 0.5, 0.5),  # level with two: 2
+    (0.5, 0.9, 0.8),  # last
+    (0.5, 0.5, 0.9, 0.5, 0.5),  # level with three behind one: 3.5
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A result, two replies a dialogue, the true one at another place in each."""
+    made = tmp_path / "result"
+    made.mkdir()
+    with (made / "predictions.jsonl").open("w") as file:
+        for place, scores in enumerate(SCORES):
+            target = place % len(scores)
+            turned = (*scores[1 : target + 1], scores[0], *scores[target + 1 :])
+            row = {"id": f"talk-{place // 2}#{place}", "dialogue": f"talk-{place // 2}"}
+            file.write(json.dumps({**row, "scores": turned, "target": target}) + "\n")
+    about = {"n": len(SCORES), "data": {"candidates": {"name": "official", "sha256": "0" * 64}}, "model": "/home/me/x"}
+    (made / "metrics.json").write_text(json.dumps(about))
+    return made
+
+
+def test_a_record_keeps_the_rank_of_every_true_reply(folder: Path, tmp_path: Path) -> None:
+    results.record(folder, tmp_path / "kept")
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["metrics.json", "ranks.parquet"]
+    (_, rows), (about, kept) = results.read(folder), results.read(tmp_path / "kept")
+    assert ranks(rows).tolist() == [2, 1.5, 2, 3, 3.5] == ranks(kept).tolist()
+    assert metrics(kept) == metrics(rows)
+    assert [(row.id, row.dialogue, row.target, len(row.scores)) for row in kept] == [
+        (row.id, row.dialogue, row.target, len(row.scores)) for row in rows
+    ]
+    assert about["model"] == "result"  # and not where it lay
+    found = results.compare(folder, tmp_path / "kept")["metrics"]
+    assert all(row["difference"]["value"] == 0 for row in found.values())
+
+
+def test_a_run_to_start_from_is_recorded_without_its_path(folder: Path, tmp_path: Path) -> None:
+    (folder / "recipe.yaml").write_text("task: {}\ninit_from: /home/me/runs/first\nseed: 0\n")
+    (folder / "environment.json").write_text("{}")
+    results.record(folder, tmp_path / "kept")
+    assert (tmp_path / "kept" / "recipe.yaml").read_text() == "task: {}\ninit_from: first\nseed: 0\n"
+    assert (tmp_path / "kept" / "environment.json").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 and nothing else", "cut"])
+def test_a_damaged_record_is_refused(folder: Path, tmp_path: Path, damage: bytes | str) -> None:
+    results.record(folder, tmp_path / "kept")
+    file = tmp_path / "kept" / "ranks.parquet"
+    file.write_bytes(file.read_bytes()[:-40] if isinstance(damage, str) else damage)
+    with pytest.raises(InputError, match=r"ranks\.parquet: is damaged"):
+        results.read(tmp_path / "kept")
+
+
+def test_a_rank_that_cannot_be_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "ranks", lambda rows: [9.0] * len(rows))
+    results.record(folder, tmp_path / "kept")
+    with pytest.raises(InputError, match=r"ranks\.parquet: is damaged \(rank 9\.0 of 3"):
+        results.read(tmp_path / "kept")
+
+
+def test_a_recorded_run_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    about, rows = results.read(Path("starspace-personachat"))
+    assert about["n"] == len(rows) == 7801
+    assert isinstance(rows[0], Row)
+    hits = metrics(rows)["hits@1/20"]
+    assert sum(hits) / len(hits) == pytest.approx(about["metrics"]["hits@1/20"]["value"])
+    with pytest.raises(InputError, match="there is none"):
+        results.read(Path("starspace-nowhere"))
+
+
+def test_every_record_holds_no_path_of_the_machine_that_made_it() -> None:
+    files = [*published.records().rglob("*.json"), *published.records().rglob("*.yaml")]
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert "/work/" not in text, file
+        assert "/home/" not in text, file
