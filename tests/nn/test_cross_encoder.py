@@ -10,11 +10,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertModel
+from transformers import (
+    BertModel,
+    BertTokenizer,
+    ElectraConfig,
+    ElectraModel,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+)
 
+from personae.models.selection.bert import BERT
 from personae.nn import cross_encoder
-from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Sequences
-from personae.types import InputError
+from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Sequences, stepped
+from personae.types import Example, InputError
 
 Make = Callable[..., CrossEncoder]
 
@@ -49,7 +58,8 @@ def published(encoder: CrossEncoder, key: Keys) -> Tensor:
     words = bert.embeddings.word_embeddings(tokens)
     if encoder.subtypes is not None:
         words = words + encoder.subtypes(kinds // 2)
-    pooled: Tensor = bert(inputs_embeds=words, token_type_ids=kinds % 2).pooler_output[0]
+    segments = kinds % min(2, bert.config.type_vocab_size)
+    pooled: Tensor = bert.pooler(bert(inputs_embeds=words, token_type_ids=segments).last_hidden_state)[0]
     return pooled
 
 
@@ -66,6 +76,56 @@ def test_the_states_are_those_of_transformers(
     for row, key in zip(pooled, keys, strict=True):
         torch.testing.assert_close(row, published(encoder, key), atol=tolerance, rtol=0)
     assert pooled.std(0).mean() > 1000 * tolerance
+
+
+@pytest.fixture
+def relative(request: pytest.FixtureRequest, backbone: str, tmp_path: Path) -> str:
+    """A folder with a random encoder of the family, of 40 positions, and a tokenizer of its own kind."""
+    special = {"pad_token_id": 1, "max_position_embeddings": 42, "type_vocab_size": 1}  # as the published ones have it
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    if request.param == "electra":
+        letters = len(BertTokenizer.from_pretrained(backbone))
+        config: Any = ElectraConfig(**small, vocab_size=letters, embedding_size=8, max_position_embeddings=40)
+        ElectraModel(config).save_pretrained(tmp_path)
+        BertTokenizer.from_pretrained(backbone).save_pretrained(tmp_path)
+    else:
+        letters = [chr(ord("a") + place) for place in range(26)]
+        known = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters, *("\u0120" + one for one in letters)]
+        tokenizer = RobertaTokenizer(vocab={word: number for number, word in enumerate(known)}, merges=[])
+        tokenizer.save_pretrained(tmp_path)
+        RobertaModel(RobertaConfig(**small, **special, vocab_size=len(known))).save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("relative", ["roberta", "electra"], indirect=True)
+def test_relatives_of_bert_are_read_as_transformers_reads_them(relative: str) -> None:
+    encoder = CrossEncoder(relative, longest=40, dropout=0, subtypes=3).double().eval()
+    for weight in encoder.parameters():
+        weight.data += 0.3 * torch.randn_like(weight)  # so that nothing is alike
+    keys = drawn(encoder, (*LENGTHS, 40))
+    sequences, places = gathered(encoder, keys)
+    for row, key in zip(encoder(sequences)[places], keys, strict=True):
+        torch.testing.assert_close(row, published(encoder, key), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("relative", ["roberta", "electra"], indirect=True)
+def test_relatives_of_bert_choose_replies_and_need_their_folder_no_longer(
+    relative: str, cases: Sequence[Example], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = BERT(backbone=relative, longest=40, dropout=0).eval()
+    with torch.no_grad():
+        scores = model.score(model.collate(cases))
+    assert scores.isfinite().all()
+    assert scores.std() > 0
+    model.encoder.keep(tmp_path / "kept")
+    again = BERT(backbone=str(tmp_path / "kept"), longest=40, dropout=0).eval()
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(again.score(again.collate(cases)), scores)
+    with pytest.raises(InputError, match="reads 40 tokens at most; set"):
+        BERT(backbone=relative, longest=41)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -90,7 +150,7 @@ def test_chunks_change_nothing_but_memory(make: Make, most: int, monkeypatch: py
     chunks = list(sequences.chunks(most))
     assert [place for chunk, _ in chunks for place in range(chunk.start, chunk.stop)] == list(range(len(LENGTHS)))
     for chunk, length in chunks:
-        assert length == sequences.lengths[chunk.stop - 1] == max(sequences.lengths[chunk])
+        assert length == stepped(sequences.lengths[chunk.stop - 1]) == stepped(max(sequences.lengths[chunk]))
         assert (chunk.stop - chunk.start) * length <= most or chunk.stop - chunk.start == 1
     monkeypatch.setattr(Sequences, "chunks", lambda self, given: iter(chunks))
     torch.testing.assert_close(encoder(sequences), whole, atol=1e-6, rtol=0)
@@ -223,8 +283,11 @@ def changed(folder: str, to: Path, **config: Any) -> str:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"type_vocab_size": 1}, r"is no BERT with two segments, it is of the type 'bert'"),
-        ({"model_type": "roberta"}, r"is no BERT with two segments, it is of the type 'roberta'"),
+        (
+            {"model_type": "distilbert"},
+            r"is no encoder like BERT, it is of the type 'distilbert'; name one of the types",
+        ),
+        ({"is_decoder": True}, r"is no encoder like BERT, it is of the type 'bert'"),
         ({"max_position_embeddings": 39}, r"reads 39 tokens at most; set task\.model\.longest to that"),
         ({"vocab_size": 20}, r"holds a tokenizer that is not its own, of \d+ tokens for 20 embeddings"),
         ({"vocab_size": 400}, r"holds a tokenizer that is not its own, of \d+ tokens for 400 embeddings"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from personae.nn.cross_encoder import Keys
+from personae.nn.cross_encoder import Keys, stepped
 from personae.nn.shared_context import CELLS, Block, Shared, SharedEncoder
 
 
@@ -47,8 +47,8 @@ def test_each_sequence_is_where_it_is_said_to_be(encoder: SharedEncoder) -> None
 
 def test_a_first_part_is_there_once(encoder: SharedEncoder) -> None:
     sequences, order = encoder.arrange(keys(encoder, (4, 9), (2, 7, 3)))
-    assert sequences.first.shape == (2, 9 + 2)
-    assert sequences.reply.shape == (6, 7 + 2)
+    assert sequences.first.shape == (2, stepped(9 + 2))
+    assert sequences.reply.shape == (6, stepped(7 + 2))
     assert sorted(order.tolist()) == list(range(6))
     assert {block.offset for block in sequences.blocks} == {4 + 2, 9 + 2}
 

@@ -1,7 +1,12 @@
-"""A BERT that reads several texts as one sequence: what every cross-encoder is built of.
+"""A BERT, RoBERTa or ELECTRA that reads several texts as one sequence: what every cross-encoder is built of.
 
 Jacob Devlin, Ming-Wei Chang, Kenton Lee, Kristina Toutanova. BERT: Pre-training of Deep Bidirectional Transformers for
 Language Understanding. NAACL 2019. https://arxiv.org/abs/1810.04805
+
+RoBERTa (Liu et al., 2019, https://arxiv.org/abs/1907.11692), also that of many languages, and ELECTRA (Clark et al.,
+ICLR 2020, https://arxiv.org/abs/2003.10555) are BERT with other weights. The first has but one segment, and two texts
+are told apart by the separator between them alone, of which there is one here; the second has no pooler, and is given
+BERT's, untrained.
 
 The weights are those of transformers' module, and so is the result; only what nobody reads is not computed. Sequences
 of like length are read together, so that almost nothing is padded, each distinct one once, and in the last layer [CLS]
@@ -24,6 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.bert.modeling_bert import BertPooler
 from transformers.utils import logging as transformers_logging
 
 from personae.nn.sentence_encoder import packaged, readable
@@ -33,6 +39,10 @@ log = logging.getLogger(__name__)
 
 PADDING = 128
 """So many embeddings may belong to no token: their number is often rounded up."""
+
+STEP = 16
+"""The lengths of padded sequences are multiples of it: attention over others takes a processor up to three times as
+long."""
 
 ELSEWHERE = "in the model.safetensors of the run"
 
@@ -58,13 +68,14 @@ class Sequences:
         return type(self)(self.distinct.to(device), self.tokens.to(device), self.kinds.to(device), self.lengths)
 
     def chunks(self, most: int) -> Iterator[tuple[slice, int]]:
-        """Parts of at most so many tokens with padding, but at least one sequence, and the length of their longest."""
+        """Parts of at most so many tokens with padding, but at least one sequence, and the length they are padded
+        to."""
         start = 0
-        for place, length in enumerate(self.lengths):
+        for place, length in enumerate(map(stepped, self.lengths)):
             if place > start and (place + 1 - start) * length > most:
-                yield slice(start, place), self.lengths[place - 1]
+                yield slice(start, place), stepped(self.lengths[place - 1])
                 start = place
-        yield slice(start, len(self.lengths)), self.lengths[-1]
+        yield slice(start, len(self.lengths)), stepped(self.lengths[-1])
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,13 @@ class Passes:
         return type(self)(self.sequences.to(device), self.places.to(device), self.target.to(device))
 
 
+FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+"""transformers' names of what is built as BERT is."""
+
+
 class CrossEncoder(nn.Module):
-    """A BERT of a folder or a hub id, None for MiniLM's package, and its tokenizer. With `subtypes` rows of a third
-    embedding, beside those of tokens and segments. A sequence has at most `longest` tokens."""
+    """One of the `FAMILY`, of a folder or a hub id, None for MiniLM's package, and its tokenizer. With `subtypes` rows
+    of a third embedding, beside those of tokens and segments. A sequence has at most `longest` tokens."""
 
     def __init__(self, source: str | None, *, longest: int, dropout: float, subtypes: int = 0) -> None:
         super().__init__()
@@ -96,7 +111,7 @@ class CrossEncoder(nn.Module):
         self.width: int = self.backbone.config.hidden_size
         self.subtypes: nn.Embedding | None = None
         if subtypes:
-            self.subtypes = nn.Embedding(subtypes, self.width)
+            self.subtypes = nn.Embedding(subtypes, self.backbone.embeddings.word_embeddings.embedding_dim)
             nn.init.trunc_normal_(self.subtypes.weight, std=0.02, a=-0.04, b=0.04)
         self._tokens: dict[str, tuple[int, ...]] = {}
         self._said: set[str] = set()
@@ -190,22 +205,24 @@ class CrossEncoder(nn.Module):
         below 0 are beyond the end."""
         embeddings = self.backbone.embeddings
         words = embeddings.word_embeddings(distinct)  # (W, H)
-        styles = embeddings.token_type_embeddings.weight[:2]  # (2, H)
+        styles = embeddings.token_type_embeddings.weight[:2].expand(2, -1)  # (2, H): all may be of one segment
         if self.subtypes is not None:
             styles = (self.subtypes.weight[:, None] + styles).flatten(0, 1)  # (2 * subtypes, H)
-        places = embeddings.position_embeddings.weight
+        places = embeddings.position_embeddings.weight[_before(self.backbone.config) :]
 
         def embedded(tokens: Tensor, kinds: Tensor, positions: Tensor) -> Tensor:
-            states = F.embedding(tokens, words) + F.embedding(kinds.clamp(min=0), styles) + places[positions]
+            there = positions.clamp(max=len(places) - 1)  # there may be more of padding
+            states = F.embedding(tokens, words) + F.embedding(kinds.clamp(min=0), styles) + places[there]
             normal: Tensor = embeddings.dropout(embeddings.LayerNorm(states))
-            return normal
+            project: Callable[[Tensor], Tensor] | None = getattr(self.backbone, "embeddings_project", None)
+            return normal if project is None else project(normal)  # of ELECTRA, whose embeddings may be narrower
 
         return embedded
 
     def forward(self, sequences: Any) -> Tensor:
         """What the pooler makes of each sequence's [CLS]: (S, H)."""
         embed = self.embed(sequences.distinct)
-        positions = torch.arange(sequences.lengths[-1], device=sequences.tokens.device)
+        positions = torch.arange(sequences.tokens.shape[1], device=sequences.tokens.device)
         pooled = []
         for chunk, length in sequences.chunks(2048 if positions.device.type == "cpu" else 65536):
             kinds = sequences.kinds[chunk, :length]
@@ -249,9 +266,14 @@ class CrossEncoder(nn.Module):
         return states
 
 
+def stepped(length: int) -> int:
+    """The length to which a sequence is padded."""
+    return -(-length // STEP) * STEP
+
+
 def padded(keys: Sequence[Keys]) -> tuple[Tensor, Tensor]:
     """The tokens and the kinds of sequences (S, L), a row each, -1 beyond the end."""
-    rows = np.full((2, len(keys), max(len(tokens) for tokens, _ in keys)), -1)
+    rows = np.full((2, len(keys), stepped(max(len(tokens) for tokens, _ in keys))), -1)
     for row, key in enumerate(keys):
         rows[:, row, : len(key[0])] = key
     tokens, kinds = torch.from_numpy(rows)
@@ -309,15 +331,13 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(source, **rates)
-        if config.model_type != "bert" or config.is_decoder or config.type_vocab_size < 2:
+        if config.model_type not in FAMILY or config.is_decoder:
             raise InputError(
-                f"{where} is no BERT with two segments, it is of the type {config.model_type!r}; name another, such as "
-                "bert-base-uncased, or none for MiniLM"
+                f"{where} is no encoder like BERT, it is of the type {config.model_type!r}; name one of the types "
+                f"{', '.join(FAMILY)}, such as bert-base-uncased, or none for MiniLM"
             )
-        if config.max_position_embeddings < longest:
-            raise InputError(
-                f"{where} reads {config.max_position_embeddings} tokens at most; set task.model.longest to that"
-            )
+        if (most := config.max_position_embeddings - _before(config)) < longest:
+            raise InputError(f"{where} reads {most} tokens at most; set task.model.longest to that")
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
         words = len(tokenizer) - len(set(tokenizer.all_special_ids))
         special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
@@ -327,17 +347,29 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
                 "embeddings, or one without [CLS] and [SEP]; put the two that belong together into one folder"
             )
         if getattr(config, "weights", None) == ELSEWHERE:
-            return tokenizer, AutoModel.from_config(config).train()  # type: ignore[no-untyped-call]
+            return tokenizer, _pooling(AutoModel.from_config(config)).train()  # type: ignore[no-untyped-call]
         bert, found = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
         if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
             raise InputError(
                 f"{where} holds weights of another model than its config.json says, without {missing[0]}; put the two "
                 "that belong together into one folder"
             )
-        return tokenizer, bert.train()
+        return tokenizer, _pooling(bert).train()
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise InputError(f"{where} cannot be loaded, give a folder or a hub id of a BERT: {error}") from None
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+def _before(config: Any) -> int:
+    """How many position embeddings come before that of the first token."""
+    return config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+
+
+def _pooling(bert: Any) -> Any:
+    """The same with a pooler, if it has none."""
+    if getattr(bert, "pooler", None) is None:
+        bert.pooler = BertPooler(bert.config)
+    return bert

@@ -2,7 +2,7 @@
 
 Jia-Chen Gu, Hui Liu, Zhen-Hua Ling, Quan Liu, Zhigang Chen, Xiaodan Zhu. Partner Matters! An Empirical Study on Fusing
 Personas for Personalized Response Selection in Retrieval-Based Chatbots. SIGIR 2021. https://arxiv.org/abs/2105.09050
-(section 4.3; BERT is that of Devlin et al., NAACL 2019)
+(section 4.3; BERT is that of Devlin et al., NAACL 2019; RoBERTa and ELECTRA can take its place)
 
 Differs from the paper: MiniLM (6 layers, 384 features) is read where no backbone is named, not BERT base; of a sequence
 that is too long the oldest turns are left out, where the published code cuts the latest. The recipes for a processor
@@ -32,7 +32,7 @@ class BERT(nn.Module):
     context and reply and one over the persona, alone, with the context or with the reply. B cases, N candidates, F
     passes, S distinct sequences, H hidden units.
 
-    `backbone` is a folder or a hub id, None for MiniLM's package. Without `context`, persona and reply are matched.
+    `backbone` is a folder or a hub id of a BERT, RoBERTa or ELECTRA, None for MiniLM's package. Without `context`, persona and reply are matched.
     Made for both personas, the lines of the partner are of a subtype of their own with "cra", and have a pass of their
     own with "na", "ca" and "ra". The last `utterances` are read, all that there is room for if None. Made `shared`, the
     reply attends to what is before it and is not attended to, so that this is read once for all candidates: several
