@@ -271,6 +271,15 @@ def test_a_file_of_revised_personas_may_be_named(made: dict[str, Any], place: Pa
     assert content["command"].endswith(f"--revised_train {file} --only 'Encoder, told'")
 
 
+def test_another_file_to_train_on_may_be_named(place: Path, tmp_path: Path) -> None:
+    file = str(place / "dev.jsonl")
+    content = reproduce(plan(place, "table2"), runs=tmp_path, out=tmp_path / "out", train=file, only=["Encoder"])
+    row = cells(content)["Encoder", "hits@1"]
+    assert (row["run"], row["wording"], row["trained"]) == ("encoder-original", "original", [file])
+    assert row["measured"]["path"] == str(place / "valid.jsonl")
+    assert f"--train {file}" in content["command"]
+
+
 def test_an_interrupted_run_is_resumed(made: dict[str, Any], place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "runs" / "encoder", tmp_path / "encoder")
     for name in ("metrics.json", "predictions.jsonl", "model.safetensors", "environment.json"):

@@ -212,6 +212,7 @@ def reproduce(
     runs: Path | None = None,
     out: Path | None = None,
     only: Sequence[str] = (),
+    train: str | None = None,
     revised_train: str | None = None,
     shipped: bool = False,
     json: bool = False,
@@ -224,6 +225,7 @@ def reproduce(
         runs: a folder for runs, which tables share; PERSONAE_HOME/runs if not given.
         out: a folder for table.md, table.json and table.svg; reproduced/PAPER-TABLE if not given.
         only: a row to train and measure, by its label; may be given several times; all if not given.
+        train: a file of training dialogues in place of the recipes', such as the whole corpus.
         revised_train: a file of training dialogues with revised personas.
         shipped: train and measure nothing; lay out what this version's own runs reached, which are recorded in it.
         json: print one JSON object.
@@ -237,7 +239,15 @@ def reproduce(
 
     plan = plans.read(table)
     result = made.reproduce(
-        plan, budget=budget, runs=runs, out=out, only=only, revised_train=revised_train, shipped=shipped, say=say
+        plan,
+        budget=budget,
+        runs=runs,
+        out=out,
+        only=only,
+        train=train,
+        revised_train=revised_train,
+        shipped=shipped,
+        say=say,
     )
     (console.as_json if json else console.reproduction)({"rows": result["rows"]})
 

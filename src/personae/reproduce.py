@@ -42,6 +42,7 @@ def reproduce(
     runs: Path | None = None,
     out: Path | None = None,
     only: Sequence[str] = (),
+    train: str | None = None,
     revised_train: str | None = None,
     shipped: bool = False,
     say: Say = lambda _: None,
@@ -55,7 +56,8 @@ def reproduce(
         runs: the folder of run folders; PERSONAE_HOME/runs if None.
         out: the folder; reproduced/PAPER-TABLE if None.
         only: labels of rows: nothing is trained or measured for others; all if there is none.
-        revised_train: a file of training dialogues with revised personas.
+        train: a file of training dialogues, in place of the recipes'.
+        revised_train: one whose personas are revised.
         shipped: train and measure nothing, and lay out what is recorded of this version's own runs.
         say: is told what is done, and before that, how long it takes at most.
 
@@ -68,13 +70,15 @@ def reproduce(
     out = out or Path("reproduced", plan.name.replace("/", "-"))
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
-    if shipped and (runs or only or revised_train):
-        raise InputError("--shipped: is of this version's own runs, all of them; leave --runs, --only, --revised_train")
-    given = [("--budget", budget), ("--runs", runs), ("--out", out), ("--revised_train", revised_train)]
-    options = [(name, str(value)) for name, value in (*given, *(("--only", row) for row in only)) if value is not None]
+    files = {"original": train, "revised": revised_train}
+    if shipped and (runs or only or train or revised_train):
+        raise InputError("--shipped: is of this version's own runs; leave --runs, --only, --train, --revised_train out")
+    given = {"--budget": budget, "--runs": runs, "--out": out, "--train": train, "--revised_train": revised_train}
+    options = [(name, str(value)) for name, value in given.items() if value is not None]
+    options += [("--only", row) for row in only]
     home = Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae")
     folder = published.records() if shipped else (runs or home / "runs").resolve()
-    kept = Shelf(folder, BUDGETS[budget], plan.forms, {"revised": revised_train}, recorded=shipped)
+    kept = Shelf(folder, BUDGETS[budget], plan.forms, files, recorded=shipped)
     if not shipped:
         wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
         _check(kept, wanted, plan.name)

@@ -371,5 +371,5 @@ def _before(config: Any) -> int:
 def _pooling(bert: Any) -> Any:
     """The same with a pooler, if it has none."""
     if getattr(bert, "pooler", None) is None:
-        bert.pooler = BertPooler(bert.config)
+        bert.pooler = BertPooler(bert.config)  # type: ignore[no-untyped-call]
     return bert

@@ -32,11 +32,12 @@ class BERT(nn.Module):
     context and reply and one over the persona, alone, with the context or with the reply. B cases, N candidates, F
     passes, S distinct sequences, H hidden units.
 
-    `backbone` is a folder or a hub id of a BERT, RoBERTa or ELECTRA, None for MiniLM's package. Without `context`, persona and reply are matched.
-    Made for both personas, the lines of the partner are of a subtype of their own with "cra", and have a pass of their
-    own with "na", "ca" and "ra". The last `utterances` are read, all that there is room for if None. Made `shared`, the
-    reply attends to what is before it and is not attended to, so that this is read once for all candidates: several
-    times as fast, a little less accurate, and a good start for a model that is not. Neither is in the paper.
+    `backbone` is a folder or a hub id of a BERT, RoBERTa or ELECTRA, None for MiniLM's package. Without `context`,
+    persona and reply are matched. Made for both personas, the lines of the partner are of a subtype of their own with
+    "cra", and have a pass of their own with "na", "ca" and "ra". The last `utterances` are read, all that there is room
+    for if None. Made `shared`, the reply attends to what is before it and is not attended to, so that this is read once
+    for all candidates: several times as fast, a little less accurate, and a good start for a model that is not. Neither
+    is in the paper.
     """
 
     scale = "logit"
