@@ -117,18 +117,50 @@ def test_cases_are_scored_alike(
     assert "run 1: " in printed.err
 
 
-def test_half_precision_may_not_change_what_is_right(
-    cases: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def kept(folder: Path, model: str, **made_with: Any) -> list[str]:
+    """The option that names a run of such a model, which is not trained."""
+    made = {"class_path": f"personae.models.selection.{model}", "init_args": made_with}
+    task = {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"task": task, "seed": 0}))
+    untrained = run.build(str(folder / "recipe.yaml"))
+    untrained.prepare(list(toy.Selection(dialogues=8).split("train")))
+    run.save(untrained, folder)
+    return ["--run", str(folder)]
+
+
+def test_half_precision_may_not_change_what_is_chosen(
+    cases: ModuleType,
+    arguments: list[str],
+    backbone: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    half = scored(arguments, "--system", "bert-cra", "--precision", "bf16-mixed")
+    half = scored(arguments, "--precision", "bf16-mixed")
+    assert cases.main(half) == 2
+    assert "seen of a trained model; name its --run" in capsys.readouterr().err
+    half += kept(tmp_path, "bert.BERT", backbone=backbone)
     assert cases.main(half) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["equal"] is True
     assert set(result["variants"]) == {"32-true", "bf16-mixed"}
     shares = iter([0.5, 0.504])
-    monkeypatch.setattr(cases, "right", lambda *_: next(shares))
-    assert cases.main(half) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(cases, "right", lambda *_: next(shares))
+        assert cases.main(half) == 0
     assert json.loads(capsys.readouterr().out)["equal"] is False
+    scoring = cases.scoring
+
+    def rounded(score: Any, batches: Any, half: bool) -> Any:
+        """Half precision turns the scores round."""
+        return scoring((lambda *inputs: -score(*inputs)) if half else score, batches, half)
+
+    monkeypatch.setattr(cases, "scoring", rounded)
+    monkeypatch.setattr(cases, "right", lambda *_: 0.5)
+    assert cases.main(half) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["same_first"] < 0.98
+    assert result["equal"] is False
 
 
 def test_a_trained_model_is_timed(
@@ -165,13 +197,7 @@ def test_what_the_plain_version_does_not_do_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = {"backbone": backbone} if model == "bert.BERT" else {"hidden": 4}
-    made = {"class_path": f"personae.models.selection.{model}", "init_args": {**small, **made_with}}
-    task = {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"task": task, "seed": 0}))
-    untrained = run.build(str(tmp_path / "recipe.yaml"))
-    untrained.prepare(list(toy.Selection(dialogues=8).split("train")))
-    run.save(untrained, tmp_path)
-    assert cases.main(scored(arguments, "--run", str(tmp_path))) == 2
+    assert cases.main(scored(arguments, *kept(tmp_path, model, **small, **made_with))) == 2
     assert message in capsys.readouterr().err
 
 

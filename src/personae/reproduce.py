@@ -273,7 +273,7 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
         "better": better.system,
         "worse": claim.named,
         "published": round(better.published - worse.published, 4),
-        **dict.fromkeys(("ours", "low", "high", "n", "test", "p", "found")),
+        **dict.fromkeys(("ours", "low", "high", "n", "test", "p", "found", "cpu_seconds")),
     }
     files = {better.system: kept.result(better), claim.named: kept.result(worse)}
     if absent := [name for name, file in files.items() if file is None]:
@@ -284,7 +284,10 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
     ahead = row["difference"]["value"] > 0
     found = "not shown" if p is None or p >= 0.05 else "yes" if ahead else "no, the reverse"
     difference = _scaled(row["difference"], 100)
-    return {**told, **difference, "n": row["difference"]["n"], "test": test, "p": p, "found": found}
+    jobs = kept.job(better), kept.job(worse)
+    seconds = [kept.spent(job)["cpu_seconds"] if job.trained else 0 for job in jobs]
+    n = row["difference"]["n"]
+    return {**told, **difference, "n": n, "test": test, "p": p, "found": found, "cpu_seconds": seconds}
 
 
 def _named(metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
