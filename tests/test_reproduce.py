@@ -206,6 +206,12 @@ def test_an_ordering_is_tested_on_the_same_replies(made: dict[str, Any]) -> None
     assert claims["self mrr", "Encoder @ partner"]["test"] == "paired t"
     expected = "not shown" if claim["p"] >= 0.05 else "yes" if claim["ours"] > 0 else "no, the reverse"
     assert claim["found"] == expected
+    spent = rows["Encoder", "self hits@1"]["cpu_seconds"]
+    assert claim["cpu_seconds"] == [spent, None]
+    assert claims["self mrr", "Encoder @ partner"]["cpu_seconds"] == [
+        spent,
+        rows["Encoder", "partner mrr"]["cpu_seconds"],
+    ]
     absent = claims["self hits@1", "table2/Encoder, told"]
     assert (absent["ours"], absent["why"]) == (None, "not run: table2/Encoder, told")
 
@@ -225,6 +231,7 @@ def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, An
     mark = re.search(r"\| Writer \| 70\.0 \| (\([a-z]\)) \| - \| \1 \|", page)
     assert mark is not None
     assert f"- {mark[1]} not run: a generator" in page
+    assert f"| {row['cpu_seconds']:,.0f} and none |" in page
     assert f"personae reproduce invented/table1 --budget cpu-small --runs {place / 'runs'}" in page
     picture = (place / "one" / "table.svg").read_bytes()
     assert ElementTree.fromstring(picture).tag.endswith("svg")
@@ -256,8 +263,12 @@ def test_what_is_finished_is_used_again_also_by_another_table(made: dict[str, An
     before_that = own.read_text()
     own.write_text(json.dumps({**json.loads(before_that), "weights": "0" * 64}))  # as if training had gone on since
     reproduce(plan(place, "table2"), runs=place / "runs", out=place / "two", say=said.append)
-    own.write_text(before_that)
     assert "0 to train, 1 to measure: at most 0 h 1 min" in said
+    own.write_text(json.dumps({**json.loads(before_that), "weights": None}))  # of a version that did not say it
+    said.clear()
+    reproduce(plan(place, "table2"), runs=place / "runs", out=place / "two", say=said.append)
+    own.write_text(before_that)
+    assert "0 to train, 0 to measure: at most 0 h 1 min" in said
 
 
 def test_a_file_of_revised_personas_may_be_named(made: dict[str, Any], place: Path, tmp_path: Path) -> None:
@@ -403,10 +414,23 @@ def test_what_is_recorded_is_laid_out_without_the_corpus(
 
 def test_only_finished_runs_are_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs" / "begun").mkdir(parents=True)
-    for given, message in (("runs", "holds no finished run"), ("nosuch", "is no folder")):
-        assert main(["record", str(tmp_path / given), "--out", str(tmp_path / "kept")]) == 2
+    (tmp_path / "runs" / "begun" / "recipe.yaml").write_text("task: {}")
+    for given, out, message in (
+        ("runs", "kept", "holds no finished run"),
+        ("nosuch", "kept", "is no folder"),
+        ("runs/begun", "kept", "is a run folder itself"),
+        ("runs", "runs", "is what is recorded, or a file"),
+        ("runs", "runs/begun/recipe.yaml", "is what is recorded, or a file"),
+    ):
+        assert main(["record", str(tmp_path / given), "--out", str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_record_is_no_model(made: dict[str, Any], place: Path, tmp_path: Path) -> None:
+    shelf.record(place / "runs", tmp_path / "kept")
+    with pytest.raises(InputError, match="is a record of a run, which has no weights"):
+        run.load(str(tmp_path / "kept" / "encoder"))
 
 
 @pytest.mark.timeout(600)

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
+import yaml
 
 from personae import published, results
 from personae.metrics.ranking import metrics, ranks
@@ -43,17 +45,28 @@ def test_a_record_keeps_the_rank_of_every_true_reply(folder: Path, tmp_path: Pat
     assert [(row.id, row.dialogue, row.target, len(row.scores)) for row in kept] == [
         (row.id, row.dialogue, row.target, len(row.scores)) for row in rows
     ]
-    assert about["model"] == "result"  # and not where it lay
+    assert about["model"] == "x"  # and not where it lay
     found = results.compare(folder, tmp_path / "kept")["metrics"]
     assert all(row["difference"]["value"] == 0 for row in found.values())
 
 
-def test_a_run_to_start_from_is_recorded_without_its_path(folder: Path, tmp_path: Path) -> None:
-    (folder / "recipe.yaml").write_text("task: {}\ninit_from: /home/me/runs/first\nseed: 0\n")
+@pytest.mark.parametrize(
+    "first", ["/home/me/runs/first", "runs/first/", "'/home/it''s me/first'", '"/home/\\x61/first"']
+)
+def test_a_run_to_start_from_is_recorded_without_its_path(folder: Path, tmp_path: Path, first: str) -> None:
+    (folder / "recipe.yaml").write_text(f"task: {{}}\ninit_from: {first}\nseed: 0\n")
     (folder / "environment.json").write_text("{}")
     results.record(folder, tmp_path / "kept")
-    assert (tmp_path / "kept" / "recipe.yaml").read_text() == "task: {}\ninit_from: first\nseed: 0\n"
+    kept = yaml.safe_load((tmp_path / "kept" / "recipe.yaml").read_text())
+    assert kept == {"task": {}, "init_from": "first", "seed": 0}
     assert (tmp_path / "kept" / "environment.json").exists()
+
+
+def test_nothing_is_recorded_of_a_run_that_is_not_whole(folder: Path, tmp_path: Path) -> None:
+    (folder / "recipe.yaml").write_text("task: {}\n")
+    with pytest.raises(InputError, match=r"environment\.json: cannot be read"):
+        results.record(folder, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 and nothing else", "cut"])
@@ -65,10 +78,27 @@ def test_a_damaged_record_is_refused(folder: Path, tmp_path: Path, damage: bytes
         results.read(tmp_path / "kept")
 
 
-def test_a_rank_that_cannot_be_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "ranks", lambda rows: [9.0] * len(rows))
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("rank", 9.0),
+        ("rank", 0.5),
+        ("rank", 1.25),
+        ("rank", float("inf")),
+        ("rank", None),
+        ("target", 7),
+        ("candidates", None),
+        ("dialogue", None),
+        ("id", None),
+    ],
+)
+def test_a_row_that_cannot_be_is_refused(folder: Path, tmp_path: Path, column: str, value: float | None) -> None:
     results.record(folder, tmp_path / "kept")
-    with pytest.raises(InputError, match=r"ranks\.parquet: is damaged \(rank 9\.0 of 3"):
+    file = tmp_path / "kept" / "ranks.parquet"
+    rows = pyarrow.parquet.read_table(file).to_pydict()
+    rows[column][1] = value
+    pyarrow.parquet.write_table(pyarrow.table(rows), file)
+    with pytest.raises(InputError, match=r"ranks\.parquet: is damaged"):
         results.read(tmp_path / "kept")
 
 
@@ -79,8 +109,14 @@ def test_a_recorded_run_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest
     assert isinstance(rows[0], Row)
     hits = metrics(rows)["hits@1/20"]
     assert sum(hits) / len(hits) == pytest.approx(about["metrics"]["hits@1/20"]["value"])
-    with pytest.raises(InputError, match="there is none"):
-        results.read(Path("starspace-nowhere"))
+    assert results.read(Path("minilm-self"))[0]["model"] == "minilm"
+    assert results.read(Path("tfidf-self/on-revised"))[0]["data"]["path"].endswith("revised.txt")
+    for name in ("starspace-nowhere", "../plans", "/nowhere"):
+        with pytest.raises(InputError, match=f"{name}: is no folder, and no run of this version; those .* minilm-self"):
+            results.read(Path(name))
+    (tmp_path / "minilm-self").mkdir()
+    with pytest.raises(InputError, match="there is none"):  # a folder of one's own comes first
+        results.read(Path("minilm-self"))
 
 
 def test_every_record_holds_no_path_of_the_machine_that_made_it() -> None:

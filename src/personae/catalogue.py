@@ -3,7 +3,6 @@ is imported for it."""
 
 import ast
 import importlib
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ def models() -> list[dict[str, Any]]:
         module = f"personae.models.{file.parent.name}.{file.stem}"
         classes = {node.name: _methods(node) for node in tree.body if isinstance(node, ast.ClassDef)}
         titles = [title for title, path in recipes.shipped().items() if f"{module}." in path.read_text("utf-8")]
+        runs = {file.stem: f"{file.stem}-self", **{title: Path(title).name for title in titles}}
         name = next(name for name, methods in classes.items() if {"collate", "score"} <= methods)
         found.append(
             {
@@ -37,7 +37,7 @@ def models() -> list[dict[str, Any]]:
                 "class": f"{module}.{name}",
                 "trained": "loss" in classes[name],
                 "recipes": sorted(titles, key=lambda title: (title.removesuffix("-gpu"), title)),
-                "results": {title: measured[run] for title, run in _runs(file.stem, titles) if run in measured},
+                "results": {title: measured[run] for title, run in runs.items() if run in measured},
                 "shipped": False,
             }
         )
@@ -51,11 +51,6 @@ def untrained(name: str) -> Any:
             module, _, cls = model["class"].rpartition(".")
             return getattr(importlib.import_module(module), cls)
     return None
-
-
-def _runs(model: str, recipes: Iterable[str]) -> list[tuple[str, str]]:
-    """A model's name and its recipes, each with the name of the run that is recorded of it."""
-    return [(model, f"{model}-self"), *((recipe, Path(recipe).name) for recipe in recipes)]
 
 
 def _methods(node: ast.ClassDef) -> set[str]:

@@ -257,12 +257,13 @@ def record(runs: Path, *, out: Path) -> None:
 
     Args:
         runs: the folder that holds the run folders.
-        out: a folder for a record of each: recipe, environment, metrics, and where each true reply was ranked.
+        out: a folder for a record of each: recipe, environment, metrics, and where each true reply was ranked. Records
+            of other runs that are there stay. The paths of files are as in the recipe.
     """
     from personae import shelf
 
     names = shelf.record(runs, out)
-    print(f"written to {out}: {', '.join(names) or 'speeds'}")
+    print(f"written to {out}: {', '.join(names)}")
 
 
 ABOUT = {

@@ -2,8 +2,6 @@
 
 from dataclasses import asdict
 
-from personae import console
-from personae.data import inspect as inspection
 from personae.types import InputError
 
 
@@ -14,6 +12,9 @@ def verify(path: str, *, json: bool = False) -> None:
         path: a file or a folder, as it is or below PERSONAE_DATA.
         json: print one JSON object.
     """
+    from personae import console
+    from personae.data import inspect as inspection
+
     found = inspection.verify(path)
     (console.as_json if json else console.facts)(found)
     damaged = [check["path"] for check in found.get("files", [found]) if check.get("status") == "differs"]
@@ -29,6 +30,9 @@ def stats(path: str, *, against: str | None = None, json: bool = False) -> None:
         against: another file; prints how many dialogues, personas, persona lines and replies the two share.
         json: print one JSON object.
     """
+    from personae import console
+    from personae.data import inspect as inspection
+
     (console.as_json if json else console.facts)(inspection.stats(path, against=against))
 
 
@@ -40,6 +44,9 @@ def show(path: str, *, n: int = 3, json: bool = False) -> None:
         n: how many.
         json: print one JSON object.
     """
+    from personae import console
+    from personae.data import inspect as inspection
+
     if n < 1:
         raise InputError(f"-n: {n} is not at least 1")
     dialogues = inspection.show(path, n)

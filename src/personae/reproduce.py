@@ -284,8 +284,8 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
     ahead = row["difference"]["value"] > 0
     found = "not shown" if p is None or p >= 0.05 else "yes" if ahead else "no, the reverse"
     difference = _scaled(row["difference"], 100)
-    jobs = kept.job(better), kept.job(worse)
-    seconds = [kept.spent(job)["cpu_seconds"] if job.trained else 0 for job in jobs]
+    jobs = dict.fromkeys((kept.job(better), kept.job(worse)))  # one, where it is measured on two files
+    seconds = [kept.spent(job)["cpu_seconds"] if job.trained else None for job in jobs]
     n = row["difference"]["n"]
     return {**told, **difference, "n": n, "test": test, "p": p, "found": found, "cpu_seconds": seconds}
 

@@ -7,7 +7,6 @@ where every score is not wanted: ranks.parquet, small enough to be shipped, stan
 import hashlib
 import json
 import platform
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 
 from personae import __version__
 from personae.data import lines
@@ -100,8 +100,7 @@ def report(
 def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     """What `report` or `record` wrote to a folder, or what is recorded of the run of that name in this version.
     InputError where there is nothing or it is damaged."""
-    if not folder.exists() and (records() / folder).is_dir():
-        folder = records() / folder
+    folder = folder if folder.exists() else _recorded(folder)
     metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
     if not predictions.exists() and (folder / RANKS).exists():
         predictions = folder / RANKS
@@ -126,15 +125,31 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     return about, rows
 
 
+def _recorded(name: Path) -> Path:
+    """The record of that name in this version: of a run, or of what else it was measured on ("dim/on-revised").
+    InputError says which there are."""
+    folder = records() / name
+    if not name.is_absolute() and ".." not in name.parts and folder.is_dir():
+        return folder if (folder / "metrics.json").exists() else folder / "on-original"  # of what is not trained
+    names = sorted(path.name for path in records().iterdir() if path.name != "speed")
+    raise InputError(f"{name}: is no folder, and no run of this version; those recorded are {', '.join(names)}")
+
+
 def record(folder: Path, out: Path) -> None:
     """Writes to `out` what the numbers in a folder rest on, without weights and single scores: metrics.json, the rank
     of each true reply and, of a run, its environment.json and its recipe.yaml, in which a run to start from is named
-    without its path. InputError where the folder's result is damaged."""
+    without its path. InputError where something of the folder is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet
 
     about, rows = read(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    texts = {"metrics.json": json.dumps({**about, "model": Path(about["model"]).name}, indent=2, ensure_ascii=False)}
+    if (folder / "recipe.yaml").exists():
+        recipe = yaml.safe_load(lines.text(folder / "recipe.yaml"))
+        first = recipe.get("init_from")
+        recipe["init_from"] = first and Path(first).name
+        texts["recipe.yaml"] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip("\n")
+        texts["environment.json"] = lines.text(folder / "environment.json").rstrip("\n")
     columns = {
         "id": pa.array([row.id for row in rows]),
         "dialogue": pa.array([row.dialogue for row in rows]).dictionary_encode(),
@@ -142,6 +157,7 @@ def record(folder: Path, out: Path) -> None:
         "target": pa.array([row.target for row in rows], pa.int32()),
         "rank": pa.array(ranks(rows), pa.float64()),
     }
+    out.mkdir(parents=True, exist_ok=True)
     with lines.whole(out / RANKS) as file:
         pyarrow.parquet.write_table(
             pa.table(columns),
@@ -151,11 +167,8 @@ def record(folder: Path, out: Path) -> None:
             use_dictionary=["dialogue", "rank"],
             column_encoding={"id": "DELTA_BYTE_ARRAY"},  # ids differ from their neighbours in their ends alone
         )
-    write_json({**about, "model": folder.name}, out / "metrics.json")
-    if (folder / "recipe.yaml").exists():
-        recipe = re.sub(r"(?m)^init_from: .*/", "init_from: ", lines.text(folder / "recipe.yaml"))
-        lines.save([recipe.rstrip("\n")], out / "recipe.yaml")
-        lines.save([lines.text(folder / "environment.json").rstrip("\n")], out / "environment.json")
+    for name, text in texts.items():
+        lines.save([text], out / name)
 
 
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -227,21 +240,19 @@ def _ranked(path: Path) -> list[Row]:
     try:
         table = pyarrow.parquet.read_table(path)
         columns = [table.column(name).to_pylist() for name in ("id", "dialogue", "candidates", "target", "rank")]
-        return [
-            Row(name, dialogue, _scores(candidates, target, rank), target)
-            for name, dialogue, candidates, target, rank in zip(*columns, strict=True)
-        ]
+        return [_placed(*values) for values in zip(*columns, strict=True)]
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({error}); copy it again") from None
 
 
-def _scores(candidates: int, target: int, rank: float) -> tuple[float, ...]:
-    """Scores of so many candidates by which the target has this rank; with a half, it ties with one other."""
-    above, level = int(rank) - 1, 1 + (rank % 1 > 0)
-    if not 0 <= target < candidates or not 1 <= rank <= candidates:
-        raise ValueError(f"rank {rank} of {candidates}, target {target}")
-    others = [1.0] * above + [0.0] * (level - 1) + [-1.0] * (candidates - above - level)
-    return (*others[:target], 0.0, *others[target:])
+def _placed(name: Any, dialogue: Any, candidates: Any, target: Any, rank: Any) -> Row:
+    """A row whose true reply has this rank; with a half, it ties with one other. ValueError where that cannot be."""
+    texts, numbers = isinstance(name, str) and isinstance(dialogue, str), type(candidates) is type(target) is int
+    if not (texts and numbers and 0 <= target < candidates and 1 <= rank <= candidates and (2 * rank).is_integer()):
+        raise ValueError(f"{name} of {dialogue}: rank {rank} of {candidates}, target {target}")
+    above, level = int(rank) - 1, int(2 * rank) % 2
+    others = [1.0] * above + [0.0] * level + [-1.0] * (candidates - 1 - above - level)
+    return Row(name, dialogue, (*others[:target], 0.0, *others[target:]), target)
 
 
 def _sha256(path: Path) -> str:

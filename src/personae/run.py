@@ -219,6 +219,8 @@ def load(model: str) -> Task:
         missing = [file.name for file in (folder / "recipe.yaml", config, weights) if not file.is_file()]
         if "recipe.yaml" in missing:
             raise InputError(f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`")
+        if missing and (folder / results.RANKS).exists():
+            raise InputError(f"{folder}: is a record of a run, which has no weights; train its recipe.yaml anew")
         if missing:
             raise InputError(
                 f"{folder}: no finished run, {' and '.join(missing)} missing; resume its training or name another"

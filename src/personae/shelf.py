@@ -158,8 +158,8 @@ class Shelf:
         own, other = job.folder / "metrics.json", job.folder / f"on-{cell.measured}" / "metrics.json"
         for file in (own, other):
             about = read(file) if file.exists() else None
-            stale = about is not None and own.exists() and about.get("weights") != read(own).get("weights")
-            if about is not None and not stale and self._on(about, cell.measured):
+            weights = {of.get("weights") for of in (about, read(own) if own.exists() else about) if of} - {None}
+            if about is not None and len(weights) < 2 and self._on(about, cell.measured):
                 return file
         return None
 
@@ -183,8 +183,9 @@ def differences(job: Job) -> list[str]:
         )
     except InputError as error:
         return [str(error)]
-    for one in (before, now):
-        one["init_from"] = one.get("init_from") and Path(one["init_from"]).name  # wherever it lies
+    first = before.get("init_from")
+    if first and Path(first).name == first and now.get("init_from"):  # a record names it without its path
+        now["init_from"] = Path(now["init_from"]).name
     decisive = ("task", "corpus", "trainer", "seed", "patience", "init_from")
     unlike = [
         f"{key.replace('.init_args', '')} is {before.get(key)!r}, not {now.get(key)!r}"
@@ -219,10 +220,15 @@ def spent(job: Job) -> dict[str, Any]:
 
 
 def record(runs: Path, out: Path) -> list[str]:
-    """Writes to `out` a record of each finished run in the folder `runs`, and of what else it was measured on; returns
-    their names. InputError where there is none."""
+    """Writes to `out` a record of each finished run in the folder `runs`, of what else it was measured on, and of the
+    speeds that were measured; returns their names. Records of other runs that are there stay. InputError where there
+    is none, or where `out` is no other folder."""
     if not runs.is_dir():
         raise InputError(f"{runs}: is no folder; give one that holds run folders")
+    if (runs / "metrics.json").exists() or (runs / "recipe.yaml").exists():
+        raise InputError(f"{runs}: is a run folder itself; give the folder that it lies in")
+    if out.resolve() == runs.resolve() or (out.exists() and not out.is_dir()):
+        raise InputError(f"--out {out}: is what is recorded, or a file; name another folder")
     found = [file.parent for place in ("*", "*/on-*") for file in sorted(runs.glob(f"{place}/metrics.json"))]
     speeds = sorted(runs.glob("speed/*.json"))
     if not found and not speeds:
@@ -232,7 +238,7 @@ def record(runs: Path, out: Path) -> list[str]:
     for file in speeds:
         (out / "speed").mkdir(parents=True, exist_ok=True)
         results.write_json(read(file), out / "speed" / file.name)
-    return [str(folder.relative_to(runs)) for folder in found]
+    return [str(path.relative_to(runs)) for path in (*found, *(file.with_suffix("") for file in speeds))]
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -1,28 +1,37 @@
 """The cross-encoder against transformers' own BERT, read one sequence at a time; what has no room; what is refused."""
 
+import itertools
 import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     BertModel,
     BertTokenizer,
+    CamembertConfig,
+    CamembertModel,
     ElectraConfig,
     ElectraModel,
     RobertaConfig,
     RobertaModel,
     RobertaTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
+from personae import results
 from personae.models.selection.bert import BERT
 from personae.nn import cross_encoder
 from personae.nn.cross_encoder import CrossEncoder, Judge, Keys, Passes, Sequences, stepped
+from personae.tasks.selection import Selection
 from personae.types import Example, InputError
 
 Make = Callable[..., CrossEncoder]
@@ -84,6 +93,7 @@ def relative(request: pytest.FixtureRequest, backbone: str, tmp_path: Path) -> s
     special = {"pad_token_id": 1, "max_position_embeddings": 42, "type_vocab_size": 1}  # as the published ones have it
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(0)
+    relatives = {"xlm-roberta": (XLMRobertaConfig, XLMRobertaModel), "camembert": (CamembertConfig, CamembertModel)}
     if request.param == "electra":
         letters = len(BertTokenizer.from_pretrained(backbone))
         config: Any = ElectraConfig(**small, vocab_size=letters, embedding_size=8, max_position_embeddings=40)
@@ -91,14 +101,16 @@ def relative(request: pytest.FixtureRequest, backbone: str, tmp_path: Path) -> s
         BertTokenizer.from_pretrained(backbone).save_pretrained(tmp_path)
     else:
         letters = [chr(ord("a") + place) for place in range(26)]
-        known = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters, *("\u0120" + one for one in letters)]
-        tokenizer = RobertaTokenizer(vocab={word: number for number, word in enumerate(known)}, merges=[])
+        known = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *letters, *("\u0120" + one for one in letters)]
+        merges = [("\u0120", one) for one in letters]
+        tokenizer = RobertaTokenizer(vocab={word: number for number, word in enumerate(known)}, merges=merges)
         tokenizer.save_pretrained(tmp_path)
-        RobertaModel(RobertaConfig(**small, **special, vocab_size=len(known))).save_pretrained(tmp_path)
+        configure, model = relatives.get(request.param, (RobertaConfig, RobertaModel))
+        model(configure(**small, **special, vocab_size=len(known))).save_pretrained(tmp_path)
     return str(tmp_path)
 
 
-@pytest.mark.parametrize("relative", ["roberta", "electra"], indirect=True)
+@pytest.mark.parametrize("relative", ["roberta", "xlm-roberta", "camembert", "electra"], indirect=True)
 def test_relatives_of_bert_are_read_as_transformers_reads_them(relative: str) -> None:
     encoder = CrossEncoder(relative, longest=40, dropout=0, subtypes=3).double().eval()
     for weight in encoder.parameters():
@@ -126,6 +138,14 @@ def test_relatives_of_bert_choose_replies_and_need_their_folder_no_longer(
         torch.testing.assert_close(again.score(again.collate(cases)), scores)
     with pytest.raises(InputError, match="reads 40 tokens at most; set"):
         BERT(backbone=relative, longest=41)
+
+
+@pytest.mark.parametrize("relative", ["roberta"], indirect=True)
+def test_a_text_begins_with_a_word_also_where_spaces_belong_to_words(relative: str) -> None:
+    encoder = CrossEncoder(relative, longest=40, dropout=0)
+    tokens = encoder.tokens(["a b", " ", ""])
+    assert encoder.tokenizer.convert_ids_to_tokens(tokens["a b"]) == ["\u0120a", "\u0120b"]
+    assert tokens[""] == tokens[" "] == ()
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -166,6 +186,19 @@ def test_each_sequence_is_there_once(make: Make) -> None:
         there = batch.sequences.kinds[place] >= 0
         assert tuple(batch.sequences.distinct[batch.sequences.tokens[place, there]].tolist()) == tokens
         assert tuple(batch.sequences.kinds[place, there].tolist()) == kinds
+
+
+def test_an_evaluation_in_half_precision_converts_each_weight_once(backbone: str, cases: Sequence[Example]) -> None:
+    task = Selection(model=BERT(backbone=backbone, longest=40))
+    ids = itertools.count()
+    many = [replace(case, context=replace(case.context, id=str(next(ids)))) for _ in range(20) for case in cases]
+    assert len(task.held_out(many)) > 2
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        results.predict(task, many, precision="bf16-mixed")
+    converted = [
+        event for event in seen.events() if event.name == "aten::_to_copy" and event.input_shapes[0] == [32, 16]
+    ]
+    assert len(converted) == 2  # the wide weight of each layer
 
 
 def test_what_bfloat16_makes_of_it_is_close_and_learns(make: Make) -> None:

