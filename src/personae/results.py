@@ -248,7 +248,7 @@ def _ranked(path: Path) -> list[Row]:
 def _placed(name: Any, dialogue: Any, candidates: Any, target: Any, rank: Any) -> Row:
     """A row whose true reply has this rank; with a half, it ties with one other. ValueError where that cannot be."""
     texts, numbers = isinstance(name, str) and isinstance(dialogue, str), type(candidates) is type(target) is int
-    if not (texts and numbers and 0 <= target < candidates and 1 <= rank <= candidates and (2 * rank).is_integer()):
+    if not (texts and numbers and 0 <= target < candidates and 1 <= rank <= candidates and not 2 * rank % 1):
         raise ValueError(f"{name} of {dialogue}: rank {rank} of {candidates}, target {target}")
     above, level = int(rank) - 1, int(2 * rank) % 2
     others = [1.0] * above + [0.0] * level + [-1.0] * (candidates - 1 - above - level)

@@ -156,10 +156,11 @@ class Shelf:
         if not job.finished or self.differences(job):
             return None
         own, other = job.folder / "metrics.json", job.folder / f"on-{cell.measured}" / "metrics.json"
+        weights = read(own).get("weights") if own.exists() else None
         for file in (own, other):
-            about = read(file) if file.exists() else None
-            weights = {of.get("weights") for of in (about, read(own) if own.exists() else about) if of} - {None}
-            if about is not None and len(weights) < 2 and self._on(about, cell.measured):
+            about = read(file) if file.exists() else {}
+            same = about.get("weights") in (weights, None) or weights is None  # None: it was not said
+            if about and same and self._on(about, cell.measured):
                 return file
         return None
 
