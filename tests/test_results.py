@@ -112,7 +112,7 @@ def test_a_recorded_run_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest
     assert results.read(Path("minilm-self"))[0]["model"] == "minilm"
     assert results.read(Path("tfidf-self/on-revised"))[0]["data"]["path"].endswith("revised.txt")
     for name in ("starspace-nowhere", "../plans", "/nowhere"):
-        with pytest.raises(InputError, match=f"{name}: is no folder, and no run of this version; those .* minilm-self"):
+        with pytest.raises(InputError, match=f"{name}: there is none; give a run folder, .* minilm-self"):
             results.read(Path(name))
     (tmp_path / "minilm-self").mkdir()
     with pytest.raises(InputError, match="there is none"):  # a folder of one's own comes first

@@ -132,7 +132,10 @@ def _recorded(name: Path) -> Path:
     if not name.is_absolute() and ".." not in name.parts and folder.is_dir():
         return folder if (folder / "metrics.json").exists() else folder / "on-original"  # of what is not trained
     names = sorted(path.name for path in records().iterdir() if path.name != "speed")
-    raise InputError(f"{name}: is no folder, and no run of this version; those recorded are {', '.join(names)}")
+    raise InputError(
+        f"{name}: there is none; give a run folder, or the --out of an evaluation, or the name of one of this version's "
+        f"runs: {', '.join(names)}"
+    )
 
 
 def record(folder: Path, out: Path) -> None:
