@@ -133,8 +133,8 @@ def _recorded(name: Path) -> Path:
         return folder if (folder / "metrics.json").exists() else folder / "on-original"  # of what is not trained
     names = sorted(path.name for path in records().iterdir() if path.name != "speed")
     raise InputError(
-        f"{name}: there is none; give a run folder, or the --out of an evaluation, or the name of one of this version's "
-        f"runs: {', '.join(names)}"
+        f"{name}: there is none; give a run folder, or the --out of an evaluation, or the name of one of this version's"
+        f" runs: {', '.join(names)}"
     )
 
 
