@@ -1,6 +1,7 @@
 """Records: what remains of a result without its scores."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet
@@ -123,6 +124,5 @@ def test_every_record_holds_no_path_of_the_machine_that_made_it() -> None:
     files = [*published.records().rglob("*.json"), *published.records().rglob("*.yaml")]
     assert files
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        assert "/work/" not in text, file
-        assert "/home/" not in text, file
+        absolute = re.findall(r"(?<![\w.])/\w.*", file.read_text(encoding="utf-8"))
+        assert absolute == [], file
