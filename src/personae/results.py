@@ -146,7 +146,7 @@ def record(folder: Path, out: Path) -> None:
     import pyarrow.parquet
 
     about, rows = read(folder)
-    texts = {"metrics.json": json.dumps({**about, "model": Path(about["model"]).name}, indent=2, ensure_ascii=False)}
+    texts = {}
     if (folder / "recipe.yaml").exists():
         recipe = yaml.safe_load(lines.text(folder / "recipe.yaml"))
         first = recipe.get("init_from")
@@ -172,6 +172,7 @@ def record(folder: Path, out: Path) -> None:
         )
     for name, text in texts.items():
         lines.save([text], out / name)
+    write_json({**about, "model": Path(about["model"]).name}, out / "metrics.json")
 
 
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
