@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -277,13 +278,14 @@ PERSONA, CONTEXT, RESPONSE = [(0, [10] * 3), (0, [11] * 4)], [(1, [12] * 5), (1,
         (24, (3, 4), (6, 1), 6, "the oldest utterances do not fit in"),
         (19, (3, 4), (1,), 6, "the oldest utterances do not fit in"),
         (13, (3, 4), (), 6, "nothing is left for the context in"),
-        (12, (3,), (), 6, "the last persona lines do not fit in"),
-        (9, (3,), (), 6, "the last persona lines do not fit in"),
+        (12, (3, 3), (), 6, "the end of the persona does not fit in"),
+        (9, (3,), (), 6, "the end of the persona does not fit in"),
         (8, (3,), (), 5, "the end of a candidate does not fit in"),
-        (5, (), (), 4, "the end of a candidate does not fit in"),
+        (7, (2,), (), 5, "the end of the persona does not fit in"),
+        (5, (1,), (), 4, "the end of a candidate does not fit in"),
     ],
 )
-def test_what_is_too_long_loses_half_the_reply_and_the_oldest_turns_first(
+def test_what_is_too_long_loses_half_the_reply_then_the_oldest_turns_then_the_end_of_the_persona(
     make: Make,
     room: int,
     persona: tuple[int, ...],
@@ -297,13 +299,34 @@ def test_what_is_too_long_loses_half_the_reply_and_the_oldest_turns_first(
         parts = encoder.fit(PERSONA, CONTEXT, RESPONSE)
         encoder.fit(PERSONA, CONTEXT, RESPONSE)
     assert [tuple(len(tokens) for _, tokens in part) for part in parts] == [persona, context, (response,)]
-    assert parts[0] == PERSONA[: len(persona)]
+    assert parts[0] == [(row, tokens[:length]) for (row, tokens), length in zip(PERSONA, persona, strict=False)]
     assert parts[1] == CONTEXT[len(CONTEXT) - len(context) :]
     said = [record.message for record in caplog.records]
     assert len(set(said)) == len(said)  # each once
     assert bool(said) == bool(lost)
     if lost:
         assert f"some sequences are too long: {lost} {room + 3} tokens (task.model.longest)" in said
+
+
+def test_of_a_last_utterance_that_is_too_long_the_end_is_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = make(longest=20)
+    with caplog.at_level(logging.WARNING):
+        told, turns, reply = encoder.fit([(0, [10] * 3)], [(1, [11]), (1, [*range(30)])], [(2, [15] * 6)])
+    assert (told, turns, reply) == ([(0, [10] * 3)], [(1, [*range(22, 30)])], [(2, [15] * 6)])
+    said = " ".join(record.message for record in caplog.records)
+    assert "the oldest utterances do not fit in 20" in said
+    assert "the beginning of the last utterance does not fit in 20" in said
+    assert "nothing is left" not in said
+
+
+def test_a_persona_that_leaves_no_room_is_read_as_far_as_it_fits(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = make(longest=20)
+    with caplog.at_level(logging.WARNING):
+        told, turns, reply = encoder.fit([(0, [*range(30)])], [(1, [11] * 4)], [(2, [15] * 6)])
+    assert (told, turns, reply) == ([(0, [*range(11)])], [], [(2, [15] * 6)])
+    said = " ".join(record.message for record in caplog.records)
+    assert "nothing is left for the context in 20" in said
+    assert "the end of the persona does not fit in 20" in said
 
 
 def changed(folder: str, to: Path, **config: Any) -> str:
@@ -353,7 +376,7 @@ def test_a_folder_without_its_tokenizer_is_refused(backbone: str, make: Make, tm
         make(str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "weights", "widths"])
+@pytest.mark.parametrize("damage", ["empty", "weights", "widths", "tokenizer", "activation"])
 def test_a_folder_that_cannot_be_loaded_is_refused(backbone: str, make: Make, damage: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     if damage == "weights":
@@ -362,10 +385,21 @@ def test_a_folder_that_cannot_be_loaded_is_refused(backbone: str, make: Make, da
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == "widths":
         changed(backbone, folder, intermediate_size=48)
+    elif damage == "activation":
+        changed(backbone, folder, hidden_act="nope")
+    elif damage == "tokenizer":
+        changed(backbone, folder)
+        (folder / "tokenizer.json").write_text("[]")
     elif damage == "empty":
         folder.mkdir()
     with pytest.raises(InputError, match=r"^task\.model\.backbone: .* cannot be loaded, give a folder or a hub id"):
         make(str(folder))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "~/bert", "/a/b/c", "runs/backbones/bert"])
+def test_a_folder_that_is_not_there_is_not_sought_on_a_hub(make: Make, name: str) -> None:
+    with pytest.raises(InputError, match=rf"^task\.model\.backbone: {re.escape(name)}: there is no such folder$"):
+        make(name)
 
 
 def test_loading_is_quiet_also_where_the_pooler_is_new(

@@ -142,22 +142,31 @@ class CrossEncoder(nn.Module):
         self, persona: Sequence[Piece], context: Sequence[Piece], response: Sequence[Piece]
     ) -> tuple[list[Piece], list[Piece], list[Piece]]:
         """What there is room for beside three special tokens. What of the response is beyond half of all goes first,
-        then the oldest turns of the context, then persona lines from the last; what is lost is logged, once each."""
-        parts = list(persona), list(context), list(response)
-        over = sum(len(tokens) for part in parts for _, tokens in part) + 3 - self.longest
-        row, tokens = parts[2][0] if parts[2] else (0, ())
+        then the oldest turns of the context, of the last one its beginning, then the end of the persona; what is lost
+        is logged, once each."""
+        told, turns, reply = list(persona), list(context), list(response)
+        over = sum(len(tokens) for part in (told, turns, reply) for _, tokens in part) + 3 - self.longest
+        row, tokens = reply[0] if reply else (0, ())
         spare = min(over, len(tokens) - self.longest // 2)
         if spare > 0:
-            parts[2][0] = (row, tokens[:-spare])
+            reply[0] = (row, tokens[:-spare])
             over -= spare
             self._say("the end of a candidate does not fit in")
-        while over > 0 and parts[1]:
-            over -= len(parts[1].pop(0)[1])
-            self._say("the oldest utterances do not fit in" if parts[1] else "nothing is left for the context in")
-        while over > 0 and parts[0]:
-            over -= len(parts[0].pop()[1])
-            self._say("the last persona lines do not fit in")
-        return parts
+        while over > 0 and turns:
+            row, tokens = turns.pop(0)
+            if not turns and len(tokens) > over:
+                turns = [(row, tokens[over:])]
+                self._say("the beginning of the last utterance does not fit in")
+            else:
+                self._say("the oldest utterances do not fit in" if turns else "nothing is left for the context in")
+            over -= len(tokens)
+        while over > 0 and told:
+            row, tokens = told.pop()
+            if len(tokens) > over:
+                told.append((row, tokens[: len(tokens) - over]))
+            over -= len(tokens)
+            self._say("the end of the persona does not fit in" if told else "nothing is left for the persona in")
+        return told, turns, reply
 
     def _say(self, what: str) -> None:
         if what not in self._said:
@@ -325,6 +334,8 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
     is none, or what it consists of does not belong together."""
     where = f"task.model.backbone: {source}"
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):  # no hub has it
+        raise InputError(f"{where}: there is no such folder")
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -357,7 +368,7 @@ def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
         return tokenizer, _pooling(bert).train()
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise InputError(
             f"{where} cannot be loaded, give a folder or a hub id of one of {', '.join(FAMILY)}: {error}"
         ) from None
