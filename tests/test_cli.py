@@ -149,10 +149,15 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert model["recipes"] or not model["trained"]
         assert set(model["results"]) <= {model["name"], *model["recipes"]}
     assert main(["models"]) == 0
-    printed = "".join(capsys.readouterr().out.split())
-    assert "0.420[0.407,0.432]" in printed
+    lines = capsys.readouterr().out.splitlines()
+    printed = "".join("".join(lines).split())
+    of = "personachat/valid_both_original.txt, n 7,801"
+    assert f"    tfidf, needs no training, hits@1/20 0.420 [0.407, 0.432] on {of}" in lines
     for model in models:
-        assert re.search(r"https://arxiv\.org/abs/\d+\.\d+", model["paper"])[0] in printed  # type: ignore[index]
+        assert "".join(model["paper"].split()) in printed
+        assert set(model["recipes"]) <= {line.strip().partition(",")[0] for line in lines}
+    assert main(["models", "--shipped"]) == 0
+    assert capsys.readouterr().out == "no trained weights come with this version\n"
 
 
 def test_data_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -283,6 +288,35 @@ def test_an_option_without_a_value_is_named(
     assert "seed, save_every: a number is wanted" in refused(
         capsys, "fit", "--config", "selection/imn-toy-ra", "--out", out, "--save_every", "null"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["reproduce", "dim/table3", "--budget", "huge"], "--budget: invalid choice: 'huge' (choose from 'cpu-small'"),
+        (
+            ["evaluate", "tfidf", "--data", "x", "--persona", "me"],
+            "--persona: invalid choice: 'me' (choose",
+        ),
+        (["evaluate", "tfidf", "--data", "x", "--seed", "y"], "--seed: Expected a int. Got value: y"),
+        (["rank", "tfidf", "--persona", "x"], "arguments are required: context, candidates"),
+        (["nosuch"], "invalid choice: 'nosuch' (choose from 'demo'"),
+        ([], "to be one of {demo,"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(given: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, *given)
+    assert message in told
+    assert told.count("\n") == 1
+    assert told.rstrip().endswith("--help)")
+
+
+def test_a_record_is_told_from_a_model(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "evaluate", "dim-personachat", "--data", "x")
+    assert "x: found neither" in told
+    candidates = ["--candidates", str(files["candidates"]), "--context", str(files["context"])]
+    told = refused(capsys, "rank", "dim-personachat", "--persona", str(files["persona"]), *candidates)
+    assert re.search(r"dim-personachat: is recorded without weights; train it anew: .* --config \S+recipe", told)
 
 
 def test_what_the_terminal_cannot_show_is_escaped(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from personae import run, shelf
+from personae import recipes, run, shelf
 from personae.cli import main
 from personae.data import jsonl, toy
 from personae.published import Table, plans
@@ -193,8 +193,8 @@ def test_every_number_of_the_paper_stands_beside_ours_or_a_reason(made: dict[str
 def test_an_ordering_is_tested_on_the_same_replies(made: dict[str, Any]) -> None:
     claims = {(claim["column"], claim["worse"]): claim for claim in made["content"]["claims"]}
     assert set(claims) == {
-        *(("self hits@1", worse) for worse in ("Counter", "Encoder @ partner", "table2/Encoder, told")),
-        ("self mrr", "Encoder @ partner"),  # the others have no MRR in the paper
+        *(("self hits@1", worse) for worse in ("Counter", "Encoder (partner)", "Encoder, told (table2, persona self)")),
+        ("self mrr", "Encoder (partner)"),  # the others have no MRR in the paper
     }
     claim = claims["self hits@1", "Counter"]
     rows = made["rows"]
@@ -203,17 +203,18 @@ def test_an_ordering_is_tested_on_the_same_replies(made: dict[str, Any]) -> None
         rows["Encoder", "self hits@1"]["ours"] - rows["Counter", "self hits@1"]["ours"]
     )
     assert claim["test"] == "McNemar"
-    assert claims["self mrr", "Encoder @ partner"]["test"] == "paired t"
-    expected = "not shown" if claim["p"] >= 0.05 else "yes" if claim["ours"] > 0 else "no, the reverse"
-    assert claim["found"] == expected
+    assert claims["self mrr", "Encoder (partner)"]["test"] == "paired t"
+    for one in claims.values():
+        if "why" not in one:
+            assert one["found"] == ("yes" if one["low"] > 0 else "no, the reverse" if one["high"] < 0 else "not shown")
     spent = rows["Encoder", "self hits@1"]["cpu_seconds"]
     assert claim["cpu_seconds"] == [spent, None]
-    assert claims["self mrr", "Encoder @ partner"]["cpu_seconds"] == [
+    assert claims["self mrr", "Encoder (partner)"]["cpu_seconds"] == [
         spent,
         rows["Encoder", "partner mrr"]["cpu_seconds"],
     ]
-    absent = claims["self hits@1", "table2/Encoder, told"]
-    assert (absent["ours"], absent["why"]) == (None, "not run: table2/Encoder, told")
+    absent = claims["self hits@1", "Encoder, told (table2, persona self)"]
+    assert (absent["ours"], absent["why"]) == (None, "not run: Encoder, told (table2, persona self)")
 
 
 def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, Any], place: Path) -> None:
@@ -233,6 +234,9 @@ def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, An
     assert f"- {mark[1]} not run: a generator" in page
     assert f"| {row['cpu_seconds']:,.0f} and none |" in page
     assert f"personae reproduce invented/table1 --budget cpu-small --runs {place / 'runs'}" in page
+    assert "not run: Encoder over Encoder, told (table2, persona self) (self hits@1)." in page
+    assert "small enough for a processor" in page
+    assert "not 300" in page  # why numbers are low
     picture = (place / "one" / "table.svg").read_bytes()
     assert ElementTree.fromstring(picture).tag.endswith("svg")
     again = place / "again"
@@ -343,6 +347,13 @@ def test_a_speed_is_of_untrained_models(place: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "encoder").exists()
     assert "| Encoder | 100.0 |" in (tmp_path / "out" / "table.md").read_text()
     assert cells(reproduce(some, runs=tmp_path, out=tmp_path / "out")) == rows
+    kept = json.loads((tmp_path / "speed" / "encoder.json").read_text())
+    kept["environment"]["threads"] += 1  # as if it were another machine's
+    (tmp_path / "speed" / "encoder.json").write_text(json.dumps(kept))
+    said.clear()
+    reproduce(some, runs=tmp_path, out=tmp_path / "out", say=said.append)
+    assert "timing encoder" in said
+    assert "timing tfidf-self" not in said
     all_of_them = cells(reproduce(plan(place, "table3"), runs=tmp_path, out=tmp_path / "out", only=["Encoder"]))
     assert all_of_them["Encoder", "cases/second"]["n"] > 40
 
@@ -350,20 +361,46 @@ def test_a_speed_is_of_untrained_models(place: Path, tmp_path: Path) -> None:
 def test_a_run_that_its_bound_stopped_says_so(place: Path, tmp_path: Path) -> None:
     changes = {"trainer.max_steps": "-1", "trainer.max_epochs": "-1", "trainer.max_time": "00:00:00:02"}
     run.train(str(place / "encoder.yaml"), changes, out=tmp_path / "run")
-    spent = shelf.spent(shelf.Job(tmp_path / "run", str(place / "encoder.yaml"), "self"))
+    spent = shelf.spent(shelf.Job(tmp_path / "run", str(place / "encoder.yaml")))
     assert spent["stopped"]
     assert spent["bound"] == "00:00:00:02"
     assert spent["cpu_seconds"] > 0
+
+
+def test_a_run_that_took_longer_than_the_budget_says_so(place: Path, tmp_path: Path) -> None:
+    run.train(str(place / "encoder.yaml"), {}, out=tmp_path / "encoder")
+    for seconds, budget in ((1700, "cpu-small"), (1900, "by hand")):
+        spent = json.loads((tmp_path / "encoder" / "environment.json").read_text())
+        (tmp_path / "encoder" / "environment.json").write_text(json.dumps({**spent, "cpu_seconds": seconds}))
+        rows = cells(reproduce(plan(place, "table2"), runs=tmp_path, out=tmp_path / "out"))
+        assert rows["Encoder", "hits@1"]["budget"] == budget
+        page = (tmp_path / "out" / "table.md").read_text()
+        assert ("`encoder` was trained by hand, 1,900 processor seconds" in page) == (budget == "by hand")
+
+
+def test_rows_and_columns_may_be_named_in_words(place: Path, tmp_path: Path) -> None:
+    named = replace(plan(place, "table2"), rows_are="made of", columns_are="measured on")
+    reproduce(named, runs=place / "runs", out=tmp_path)
+    page = (tmp_path / "table.md").read_text()
+    assert "| made of | hits@1, paper |" in page
+    assert "made of Encoder over made of Encoder, later" in page
+
+
+def test_a_backbone_may_lie_elsewhere(tmp_path: Path) -> None:
+    recipe = "selection/bert-personachat-cra-gpu"
+    arguments = recipes.read(recipe)
+    for backbone, unlike in (("/here/bert-base-uncased", False), ("/here/bert-large-uncased", True)):
+        arguments["task"]["init_args"]["model"]["init_args"]["backbone"] = backbone
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(arguments))
+        assert bool(shelf.differences(shelf.Job(tmp_path, recipe))) == unlike
 
 
 def test_what_a_run_starts_from_is_counted_too(place: Path, tmp_path: Path) -> None:
     recipe, made = str(place / "encoder.yaml"), {}
     for name in ("first", "second"):
         run.train(recipe, {}, out=tmp_path / name)
-        made[name] = shelf.spent(shelf.Job(tmp_path / name, recipe, "self"))
-    both = shelf.spent(
-        shelf.Job(tmp_path / "second", recipe, "self", first=shelf.Job(tmp_path / "first", recipe, "self"))
-    )
+        made[name] = shelf.spent(shelf.Job(tmp_path / name, recipe))
+    both = shelf.spent(shelf.Job(tmp_path / "second", recipe, first=shelf.Job(tmp_path / "first", recipe)))
     assert both["cpu_seconds"] == made["first"]["cpu_seconds"] + made["second"]["cpu_seconds"]
     assert both["trained"] == [*made["first"]["trained"], *made["second"]["trained"]]
     assert not both["stopped"]
@@ -378,7 +415,11 @@ def test_mistakes_are_named_before_anything_is_trained(
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", budget="gpu-full")
     with pytest.raises(InputError, match=r"nosuch\.jsonl: found neither"):
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", revised_train="nosuch.jsonl")
+    with pytest.raises(InputError, match=r"is a folder: give one of its files"):
+        reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", revised_train=str(tmp_path))
     (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--runs .*file: is a file; name a folder"):
+        reproduce(plan(place, "table1"), runs=tmp_path / "file", out=tmp_path / "out")
     with pytest.raises(InputError, match=r"--out .*file: is a file; name a folder"):
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "file")
     (tmp_path / "file").unlink()
@@ -396,7 +437,7 @@ def test_what_is_recorded_is_laid_out_without_the_corpus(
     assert not list(tmp_path.rglob("*.safetensors"))
     monkeypatch.setattr("personae.published.records", lambda: tmp_path / "kept")
     elsewhere = plan(place, "table1")
-    monkeypatch.setattr(shelf, "_sha256", None)  # the corpus is not read
+    monkeypatch.setattr(shelf.results, "sha256", None)  # the corpus is not read
     content = reproduce(elsewhere, shipped=True, out=tmp_path / "out")
     numbers = ("ours", "low", "high", "n", "cpu_seconds", "run", "why")
     found, expected = cells(content), made["rows"]

@@ -21,6 +21,9 @@ SCORES = [
 ]
 
 
+SPENT = {"seed": 0, "cpu_seconds": 3.5, "stopped": False, "corpus": {"train": 7}}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A result, two replies a dialogue, the true one at another place in each."""
@@ -32,7 +35,8 @@ def folder(tmp_path: Path) -> Path:
             turned = (*scores[1 : target + 1], scores[0], *scores[target + 1 :])
             row = {"id": f"talk-{place // 2}#{place}", "dialogue": f"talk-{place // 2}"}
             file.write(json.dumps({**row, "scores": turned, "target": target}) + "\n")
-    about = {"n": len(SCORES), "data": {"candidates": {"name": "official", "sha256": "0" * 64}}, "model": "/home/me/x"}
+    data = {"path": "valid.jsonl", "sha256": "1" * 64, "candidates": {"name": "official", "sha256": "0" * 64}}
+    about = {"model": "/home/me/x", "n": len(SCORES), "data": data, "metrics": {}}
     (made / "metrics.json").write_text(json.dumps(about))
     return made
 
@@ -56,7 +60,7 @@ def test_a_record_keeps_the_rank_of_every_true_reply(folder: Path, tmp_path: Pat
 )
 def test_a_run_to_start_from_is_recorded_without_its_path(folder: Path, tmp_path: Path, first: str) -> None:
     (folder / "recipe.yaml").write_text(f"task: {{}}\ninit_from: {first}\nseed: 0\n")
-    (folder / "environment.json").write_text("{}")
+    (folder / "environment.json").write_text(json.dumps(SPENT))
     results.record(folder, tmp_path / "kept")
     kept = yaml.safe_load((tmp_path / "kept" / "recipe.yaml").read_text())
     assert kept == {"task": {}, "init_from": "first", "seed": 0}
@@ -66,6 +70,27 @@ def test_a_run_to_start_from_is_recorded_without_its_path(folder: Path, tmp_path
 def test_nothing_is_recorded_of_a_run_that_is_not_whole(folder: Path, tmp_path: Path) -> None:
     (folder / "recipe.yaml").write_text("task: {}\n")
     with pytest.raises(InputError, match=r"environment\.json: cannot be read"):
+        results.record(folder, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.json", "[]", r"metrics\.json: is damaged"),
+        ("metrics.json", "{}", r"metrics\.json: is damaged \(it has no 'model'\)"),
+        ("metrics.json", '{"model": "x", "n": 5, "metrics": {}, "data": []}', r"metrics\.json: is damaged"),
+        ("environment.json", "{}", r"environment\.json: is damaged \(it has no 'seed'\)"),
+        ("environment.json", '{"seed": 0', r"environment\.json: is damaged"),
+        ("recipe.yaml", "task: [", r"recipe\.yaml: cannot be read as YAML"),
+        ("recipe.yaml", "[]", r"recipe\.yaml: a recipe is a mapping"),
+    ],
+)
+def test_a_damaged_run_is_not_recorded(folder: Path, tmp_path: Path, file: str, content: str, message: str) -> None:
+    (folder / "recipe.yaml").write_text("task: {}\n")
+    (folder / "environment.json").write_text(json.dumps(SPENT))
+    (folder / file).write_text(content)
+    with pytest.raises(InputError, match=message):
         results.record(folder, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 

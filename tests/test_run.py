@@ -718,7 +718,7 @@ def test_predictions_keep_the_order_of_the_cases(finished: Path) -> None:
     ("file", "old", "new", "message"),
     [
         ("metrics.json", "{", "", r"metrics\.json: is damaged \("),
-        ("metrics.json", '"n"', '"m"', r"metrics\.json: is damaged \('n'\)"),
+        ("metrics.json", '"n"', '"m"', r"metrics\.json: is damaged \(it has no 'n'\)"),
         ("metrics.json", "(?s).*", "", r"metrics\.json: the file is empty: copy it again, or give another$"),
         ("predictions.jsonl", "(?s).*", "", r"predictions\.jsonl: the file is empty: copy it again, or give another$"),
         ("predictions.jsonl", "(?s).*", "[]", r"predictions\.jsonl:1: is damaged \("),

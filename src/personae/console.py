@@ -79,19 +79,24 @@ def reproduction(result: dict[str, Any]) -> None:
         print(f"{count} not run: {why}")
 
 
-def models(found: Iterable[dict[str, Any]]) -> None:
-    """Prints the models, their recipes and what these reached."""
-    rows = []
+def models(found: Sequence[dict[str, Any]]) -> None:
+    """Prints the models: what each does, its paper, and its recipes with what these reached. Lines are as long as they
+    must be, so that a terminal breaks them, and a name can be copied."""
+    if not found:
+        print("no trained weights come with this version")
     for model in found:
-        ways = model["recipes"] if model["trained"] else [model["name"]]
-        results = [model["results"].get(way, {}).get("metrics", {}).get("hits@1/20") for way in ways]
-        reached = [f"{row['value']:.3f} {_interval(row, places=3)}" if row else "-" for row in results]
-        recipes = "\n".join(ways) if model["trained"] else "needs no training"
-        about = "\n".join(
-            (model["summary"], *dict.fromkeys(re.findall(r"https://arxiv\.org/abs/[\d.]*\d", model["paper"])))
-        )
-        rows.append((model["name"], about, recipes, "\n".join(reached)))
-    table(("model", "what it does", "recipes", "hits@1/20, n 7801"), rows)
+        needs = {} if model["trained"] else {model["name"]: "needs no training"}
+        print(f"{model['name']}\n  {model['summary']}\n  {model['paper']}")
+        for name in needs or model["recipes"]:
+            about = model["results"].get(name)
+            reached = [] if about is None else [_reached(about)]
+            print("   ", ", ".join([name, *filter(None, [needs.get(name)]), *reached]))
+        print()
+
+
+def _reached(about: dict[str, Any]) -> str:
+    row = about["metrics"]["hits@1/20"]
+    return f"hits@1/20 {row['value']:.3f} {_interval(row, places=3)} on {about['data']['path']}, n {row['n']:,}"
 
 
 def facts(content: Any) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -35,28 +35,39 @@ def split(given: list[str]) -> tuple[list[str], dict[str, str]]:
     return known, changes
 
 
-def parser(commands: dict[str, Any], about: dict[str, str]) -> ArgumentParser:
+class Parser(ArgumentParser):
+    """A parser whose mistakes are InputErrors, in one message."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises it, in words that do not name the command's functions and types."""
+        message = re.sub(r'^Parser key "(\w+)":\s*', r"--\1: ", message)
+        message = re.sub(r"(?<=[:,] )\w+\.(?=\w+(,|$))", "", message)
+        message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+        raise InputError(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
+
+
+def parser(commands: dict[str, Any], about: dict[str, str]) -> Parser:
     """The parser of all commands: names to functions, or to groups of such. `about` says what each group does."""
-    made = ArgumentParser(prog="personae", description=about["personae"])
+    made = Parser(prog="personae", description=about["personae"])
     made.add_argument("--version", action="version", version=f"personae {__version__}")
     _add(made, commands, about)
     return made
 
 
-def _add(to: ArgumentParser, commands: dict[str, Any], about: dict[str, str]) -> None:
+def _add(to: Parser, commands: dict[str, Any], about: dict[str, str]) -> None:
     chosen = to.add_subcommands(required=True)
     for name, command in commands.items():
         if isinstance(command, dict):
-            group = ArgumentParser(description=about[name])
+            group = Parser(description=about[name])
             chosen.add_subcommand(name, group, help=about[name])
             _add(group, command, about)
         else:
             chosen.add_subcommand(name, _command(command), help=_summary(command))
 
 
-def _command(function: Callable[..., None]) -> ArgumentParser:
+def _command(function: Callable[..., None]) -> Parser:
     """Parameters that may be given by position become positional arguments, keyword-only ones options."""
-    made = ArgumentParser(description=_summary(function))
+    made = Parser(description=_summary(function))
     documented = dict(re.findall(r"^\s+(\w+): (.+)$", function.__doc__ or "", re.MULTILINE))
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
@@ -68,14 +79,22 @@ def _command(function: Callable[..., None]) -> ArgumentParser:
         elif parameter.kind is parameter.KEYWORD_ONLY:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
+            choices = [
+                each for one in (parameter.annotation, *get_args(parameter.annotation)) for each in _choices(one)
+            ]
             made.add_argument(
                 f"{'-' if len(name) == 1 else '--'}{name}",
-                type=parameter.annotation,
                 required=required,
                 default=default,
                 help=documented[name],
+                **({"choices": choices} if choices else {"type": parameter.annotation}),
             )
     return made
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """What a Literal may be; nothing of another type."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _summary(function: Callable[..., None]) -> str:

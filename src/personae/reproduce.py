@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from personae import published, results, run, shelf
+from personae import published, results, run
 from personae.data import lines
 from personae.data.candidates import examples, offered
 from personae.data.read import locate, read
@@ -65,6 +65,8 @@ def reproduce(
     another run.
     """
     labels = list(dict.fromkeys(cell.system for cell in plan.cells))
+    if runs is not None and runs.exists() and not runs.is_dir():
+        raise InputError(f"--runs {runs}: is a file; name a folder")
     if unknown := [label for label in only if label not in labels]:
         raise InputError(f"--only: {plan.name} has no row {unknown[0]!r}; choose of: {', '.join(labels)}")
     out = out or Path("reproduced", plan.name.replace("/", "-"))
@@ -112,8 +114,10 @@ def _check(kept: Shelf, cells: Sequence[Cell], table: str) -> None:
     if rows:
         missing = "; ".join(f"{recipe} (for {', '.join(systems)})" for recipe, systems in rows.items())
         raise InputError(f"--budget {kept.budget.name}: no such recipe: {missing}; choose other rows with --only")
-    for file in (*(kept.file(cell.measured) for cell in cells), *filter(None, kept.training.values())):
-        locate(file)
+    for cell in cells:
+        locate(kept.file(cell.measured))
+    for file in filter(None, kept.training.values()):
+        read(file)
     for job in _jobs(kept, cells):
         if unlike := kept.differences(job):
             raise InputError(
@@ -214,7 +218,7 @@ def _time(kept: Shelf, cell: Cell) -> None:
         "data": {"path": kept.file(cell.measured), "sha256": kept.digest(cell.measured), "candidates": None},
         "batch": max(Counter(groups).values()),
         "metrics": {SPEED: {"value": 1 / mean.value, "low": low, "high": high, "n": len(cases)}},
-        "environment": {**results.environment(task.device), "precision": job.precision},
+        "environment": kept.environment(job),
     }
     results.write_json(content, job.speed)
 
@@ -248,11 +252,13 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
     if file is None:
         absent = "not measured for this version" if kept.recorded else "left out by --only"
         return {**row, "why": kept.why(cell) or absent}
-    about, job = shelf.read(file), kept.job(cell)
+    about, job = results.read_json(file), kept.job(cell)
     value = _named(about["metrics"], cell.metric)
     training = {"wording": cell.trained, **kept.spent(job)} if job.trained and cell.metric != SPEED else {}
+    longer = training and training["bound"] != kept.budget.bound and training["cpu_seconds"] > 60 * kept.budget.minutes
     return {
         **row,
+        "budget": "by hand" if longer else kept.budget.name,
         **_scaled(value, 100 if row["unit"] == "%" else 1),
         "n": value["n"],
         "run": job.folder.name,
@@ -264,7 +270,8 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
 
 
 def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """Whether an ordering that the paper sees is found here, by a paired test."""
+    """Whether an ordering that the paper sees is found here: whether the interval of the difference leaves 0 out. A
+    test as papers print it stands beside."""
     better, worse = claim.better, claim.worse
     assert better.published is not None
     assert worse.published is not None
@@ -281,9 +288,9 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
     one, other = (file.parent for file in files.values() if file is not None)
     row = _named(compared(one, other, reworded=better.measured != worse.measured)["metrics"], better.metric)
     test, p = ("McNemar", row["mcnemar"]["p"]) if "mcnemar" in row else ("paired t", row["t_test"]["p"])
-    ahead = row["difference"]["value"] > 0
-    found = "not shown" if p is None or p >= 0.05 else "yes" if ahead else "no, the reverse"
     difference = _scaled(row["difference"], 100)
+    low, high = difference["low"] or 0, difference["high"] or 0
+    found = "yes" if low > 0 else "no, the reverse" if high < 0 else "not shown"
     jobs = dict.fromkeys((kept.job(better), kept.job(worse)))  # one, where it is measured on two files
     seconds = [kept.spent(job)["cpu_seconds"] if job.trained else None for job in jobs]
     n = row["difference"]["n"]

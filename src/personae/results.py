@@ -4,8 +4,10 @@ Such a folder, a run's or an evaluation's, holds predictions.jsonl and metrics.j
 where every score is not wanted: ranks.parquet, small enough to be shipped, stands in place of predictions.jsonl.
 """
 
+import functools
 import hashlib
 import json
+import operator
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from personae import __version__
+from personae import __version__, recipes
 from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
@@ -29,6 +31,9 @@ from personae.types import Example, InputError, Paper, Row
 
 RANKS = "ranks.parquet"
 WEIGHTS = "model.safetensors"
+
+SPENT = ("seed", "cpu_seconds", "stopped", "corpus.train")
+"""What environment.json tells of a training."""
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 """Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
@@ -79,12 +84,12 @@ def report(
         "data": {
             "path": path,
             "split": split,
-            "sha256": _sha256(locate(path)[0]) if path else None,
+            "sha256": sha256(locate(path)[0]) if path else None,
             "candidates": asdict(drawn),
         },
         "n": len(rows),
         "seed": seed,
-        "weights": _sha256(weights) if weights.exists() else None,
+        "weights": sha256(weights) if weights.exists() else None,
         "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
         "environment": {**environment(task.device), "precision": precision},
     }
@@ -111,18 +116,19 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
         rows = _ranked(predictions)
     else:
         rows = [_row(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
-    text = lines.text(metrics)
-    try:
-        about = json.loads(text)
-        n, drawn = about["n"], about["data"]["candidates"]
-        drawn["name"], drawn["sha256"][:12]  # what `compare` reads
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{metrics}: is damaged ({error}); copy it again, or evaluate anew") from None
-    if n != len(rows):
+    told = about(metrics)
+    if told["n"] != len(rows):
         raise InputError(
-            f"{predictions}: holds {len(rows)} examples, {metrics} tells of {n}; copy both again, or evaluate anew"
+            f"{predictions}: holds {len(rows)} examples, {metrics} tells of {told['n']}; copy both again, or evaluate "
+            "anew"
         )
-    return about, rows
+    return told, rows
+
+
+def about(metrics: Path) -> dict[str, Any]:
+    """What a metrics.json says. InputError where it is damaged."""
+    data = ("path", "sha256", "candidates.name", "candidates.sha256")
+    return read_json(metrics, "model", "n", "metrics", *(f"data.{name}" for name in data))
 
 
 def _recorded(name: Path) -> Path:
@@ -145,13 +151,14 @@ def record(folder: Path, out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    about, rows = read(folder)
+    told, rows = read(folder)
     texts = {}
     if (folder / "recipe.yaml").exists():
-        recipe = yaml.safe_load(lines.text(folder / "recipe.yaml"))
+        recipe = recipes.read(str(folder / "recipe.yaml"))
         first = recipe.get("init_from")
         recipe["init_from"] = first and Path(first).name
         texts["recipe.yaml"] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip("\n")
+        read_json(folder / "environment.json", *SPENT)
         texts["environment.json"] = lines.text(folder / "environment.json").rstrip("\n")
     columns = {
         "id": pa.array([row.id for row in rows]),
@@ -172,7 +179,7 @@ def record(folder: Path, out: Path) -> None:
         )
     for name, text in texts.items():
         lines.save([text], out / name)
-    write_json({**about, "model": Path(about["model"]).name}, out / "metrics.json")
+    write_json({**told, "model": Path(told["model"]).name}, out / "metrics.json")
 
 
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -213,6 +220,22 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
+
+
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """A JSON object of a file, which has values of these dotted names. InputError where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(lines.text(path))
+        for name in needed:
+            functools.reduce(operator.getitem, name.split("."), content)
+        if not isinstance(content, dict):
+            raise TypeError("no object")
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path}: is damaged ({what}); copy it again, or delete it and measure anew") from None
+    return content
 
 
 def write_json(content: Any, path: Path) -> None:
@@ -259,7 +282,8 @@ def _placed(name: Any, dialogue: Any, candidates: Any, target: Any, rank: Any) -
     return Row(name, dialogue, (*others[:target], 0.0, *others[target:]), target)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

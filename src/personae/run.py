@@ -31,7 +31,7 @@ from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
 from personae.nn.cross_encoder import CrossEncoder
-from personae.published import lookup
+from personae.published import lookup, records
 from personae.results import Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
@@ -244,6 +244,11 @@ def load(model: str) -> Task:
     trained = {one["name"]: one["trained"] for one in catalogue.models()}
     if model in trained:
         raise InputError(f"{model}: must be trained first (personae fit), then give its run folder")
+    recorded = records() / model / "recipe.yaml"
+    if recorded.is_file():
+        raise InputError(
+            f"{model}: is recorded without weights; train it anew: personae fit --config {recorded} --out RUN"
+        )
     if not folder.exists() and model not in recipes.shipped():
         free = ", ".join(name for name in trained if not trained[name])
         raise InputError(f"{model}: no such model; give a run folder, a recipe, or one that needs no training: {free}")

@@ -4,7 +4,6 @@ A run is a recipe with changes to it. Its folder is named by both, so that table
 besides its own validation file is kept below it.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,22 +12,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from personae import recipes, results, run
-from personae.data import lines
 from personae.data.read import locate
 from personae.published.plans import SPEED, Cell
 from personae.results import Precision
 from personae.types import InputError, Whose
+
+BACKBONE = "task.init_args.model.init_args.backbone"
 
 BudgetName = Literal["cpu-small", "gpu-full"]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is trained: the recipes whose names end with `variant`, each for at most so many minutes, on a device."""
+    """What is trained: the recipes whose names end with `variant`, each for at most so many minutes, on a device.
+    `effort` says what they leave out of what the papers do."""
 
     name: BudgetName
     about: str
+    effort: str
     variant: str
     minutes: int
     device: str
@@ -42,8 +46,26 @@ class Budget:
 BUDGETS = {
     one.name: one
     for one in (
-        Budget("cpu-small", "the recipes as shipped, small enough for a processor", "", 30, "cpu"),
-        Budget("gpu-full", "the recipes for a GPU, with the paper's sizes", "-gpu", 720, "cuda"),
+        Budget(
+            name="cpu-small",
+            about="the recipes as shipped, small enough for a processor",
+            effort="""A system is trained for some ten minutes of one processor core, at most four times through the
+training replies. HRE, IMN, DIM, FIRE and DGMN have 64 units or fewer, where the papers have 200 or 300, and read the
+last five utterances of a chat, where the papers read fifteen; word vectors from elsewhere have 50 dimensions, not 300.
+So nearly all numbers are lower than the paper's. That says nothing about the systems.""",
+            variant="",
+            minutes=30,
+            device="cpu",
+        ),
+        Budget(
+            name="gpu-full",
+            about="the recipes for a GPU, with the paper's sizes",
+            effort="""Systems have the paper's sizes and are trained for as many epochs, once. Word vectors from
+elsewhere have 50 dimensions, where the papers have 300.""",
+            variant="-gpu",
+            minutes=720,
+            device="cuda",
+        ),
     )
 }
 
@@ -51,11 +73,11 @@ BUDGETS = {
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that is wanted: a recipe, changes to it, its folder, and the run that it starts from. A model that needs no
-    training is named in place of the recipe."""
+    training is named in place of the recipe, with the persona that it is to read."""
 
     folder: Path
     recipe: str
-    persona: Whose
+    persona: Whose | None = None
     changes: tuple[tuple[str, str], ...] = ()
     trained: bool = True
     first: "Job | None" = None
@@ -101,7 +123,7 @@ class Shelf:
     ) -> None:
         self.folder, self.budget, self.forms, self.training = folder, budget, forms, training
         self.recorded = recorded
-        self.digest = cache(lambda form: _sha256(self.file(form)))
+        self.digest = cache(lambda form: results.sha256(locate(self.file(form))[0]))
         self.differences, self.spent = cache(differences), cache(spent)
 
     def file(self, form: str) -> str:
@@ -111,6 +133,11 @@ class Shelf:
     def cases(self, cell: Cell) -> int | None:
         """How many cases are timed for a cell, on a processor; a GPU, and None, takes all."""
         return cell.cases if self.budget.device == "cpu" else None
+
+    def environment(self, job: Job) -> dict[str, Any]:
+        """What a speed that is measured here and now depends on."""
+        device = torch.device(self.budget.device if torch.cuda.is_available() else "cpu")
+        return {**results.environment(device), "precision": job.precision}
 
     def why(self, cell: Cell) -> str:
         """Why there can be no number of ours; empty where there can."""
@@ -139,10 +166,10 @@ class Shelf:
         first = None
         if cell.first is not None:
             stage = f"{cell.first}{self.budget.variant}"
-            first = Job(self.folder / Path(stage).stem, stage, cell.persona)
+            first = Job(self.folder / Path(stage).stem, stage)
             changes["init_from"] = str(first.folder)
         name = re.sub(r"[^\w-]+", "-", "-".join([Path(recipe).stem, *suffixes]))
-        return Job(self.folder / name, recipe, cell.persona, tuple(changes.items()), first=first)
+        return Job(self.folder / name, recipe, changes=tuple(changes.items()), first=first)
 
     def result(self, cell: Cell) -> Path | None:
         """The file that holds what is measured for a cell, if it is there."""
@@ -150,17 +177,18 @@ class Shelf:
             return None
         job = self.job(cell)
         if cell.metric == SPEED:
-            kept = read(job.speed) if job.speed.exists() else {}
+            kept = results.read_json(job.speed, "task", "data.path", "data.sha256") if job.speed.exists() else {}
             same = kept.get("task") == job.arguments()["task"] and kept.get("cases") == self.cases(cell)
-            return job.speed if same and self._on(kept, cell.measured) else None
+            here = self.recorded or kept.get("environment") == self.environment(job)
+            return job.speed if same and here and self._on(kept, cell.measured) else None
         if not job.finished or self.differences(job):
             return None
         own, other = job.folder / "metrics.json", job.folder / f"on-{cell.measured}" / "metrics.json"
-        weights = read(own).get("weights") if own.exists() else None
-        for file in (own, other):
-            about = read(file) if file.exists() else {}
+        found = {file: results.about(file) for file in (own, other) if file.exists()}
+        weights = found.get(own, {}).get("weights")
+        for file, about in found.items():
             same = about.get("weights") in (weights, None) or weights is None  # None: it was not said
-            if about and same and self._on(about, cell.measured):
+            if same and self._on(about, cell.measured):
                 return file
         return None
 
@@ -188,6 +216,8 @@ def differences(job: Job) -> list[str]:
     if first and Path(first).name == first and now.get("init_from"):  # a record names it without its path
         now["init_from"] = Path(now["init_from"]).name
     decisive = ("task", "corpus", "trainer", "seed", "patience", "init_from")
+    if Path(str(before.get(BACKBONE))).name == Path(str(now.get(BACKBONE))).name:  # a folder of a hub's model
+        now[BACKBONE] = before.get(BACKBONE)
     unlike = [
         f"{key.replace('.init_args', '')} is {before.get(key)!r}, not {now.get(key)!r}"
         for key in sorted({*before, *now})
@@ -199,7 +229,8 @@ def differences(job: Job) -> list[str]:
 def spent(job: Job) -> dict[str, Any]:
     """What a finished run was trained with and on, the run that it starts from included, and whether its time was over
     first."""
-    about, recipe = read(job.folder / "environment.json"), recipes.read(str(job.folder / "recipe.yaml"))
+    about = results.read_json(job.folder / "environment.json", *results.SPENT)
+    recipe = recipes.read(str(job.folder / "recipe.yaml"))
     corpus = recipe["corpus"]
     own = {
         "seed": about["seed"],
@@ -238,21 +269,5 @@ def record(runs: Path, out: Path) -> list[str]:
         results.record(folder, out / folder.relative_to(runs))
     for file in speeds:
         (out / "speed").mkdir(parents=True, exist_ok=True)
-        results.write_json(read(file), out / "speed" / file.name)
+        results.write_json(results.read_json(file), out / "speed" / file.name)
     return [str(path.relative_to(runs)) for path in (*found, *(file.with_suffix("") for file in speeds))]
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A JSON file of a run. InputError where it is damaged."""
-    try:
-        content: dict[str, Any] = json.loads(lines.text(file))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: is damaged ({error}); copy it again, or delete it") from None
-    return content
-
-
-def _sha256(file: str) -> str:
-    with locate(file)[0].open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -84,7 +84,7 @@ def test_every_record_is_of_a_recipe_as_it_is_now() -> None:
                 jobs |= {one.folder.name: one for one in (job, job.first) if one is not None}
     for title in recipes.shipped():
         folder = published.records() / Path(title).name
-        jobs.setdefault(folder.name, Job(folder, title, "self"))
+        jobs.setdefault(folder.name, Job(folder, title))
     recorded = {folder.name for folder in published.records().iterdir()} - {"speed", "minilm-self"}
     assert recorded <= set(jobs)
     for name in recorded:  # a stage that no table has was given a run to start from by hand

@@ -33,16 +33,17 @@ def markdown(plan: Plan, content: dict[str, Any]) -> str:
         plan.words,
         "## What is compared with what",
         plan.stands_in,
+        "" if timed else content["budget"]["effort"],
         plan.remarks,
         "![The paper's numbers and ours](table.svg)",
         "## The numbers",
         _TIMED if timed else _MEASURED,
         *(
-            f"{f'### {group}' if group else ''}\n\n{_table(systems, reasons, timed)}"
+            f"{f'### {_column(plan, group)}' if group else ''}\n\n{_table(plan, systems, reasons)}"
             for group, systems in _arranged(plan, content["rows"]).items()
         ),
         "\n".join(f"- {_mark(place)} not run: {reason}" for place, reason in enumerate(reasons)),
-        _claims(content["claims"]),
+        _claims(plan, content["claims"]),
         f"## How this page was made\n\n```sh\n{content['command']}\n```",
         _making(content),
     ]
@@ -56,11 +57,11 @@ def _arranged(plan: Plan, rows: Sequence[dict[str, Any]]) -> Rows:
     return arranged
 
 
-def _table(systems: dict[str, dict[str, dict[str, Any]]], reasons: list[str], timed: bool) -> str:
+def _table(plan: Plan, systems: dict[str, dict[str, dict[str, Any]]], reasons: list[str]) -> str:
     """One column group; what a number came about by stands on its line."""
     metrics = list(next(iter(systems.values())))
     training = ("trained on", "measured on", "candidates", "CPU s")
-    about = ["n", "persona", "budget", *(("batch",) if timed else training)]
+    about = ["n", "persona", "budget", *(("batch",) if SPEED in metrics else training)]
     names = [name for metric in metrics for name in (f"{_shown(metric)}, paper", f"{_shown(metric)}, here [95 %]")]
     lines = []
     for system, numbers in systems.items():
@@ -68,7 +69,7 @@ def _table(systems: dict[str, dict[str, dict[str, Any]]], reasons: list[str], ti
         row = next(iter(numbers.values()))
         made = [_about(row)[name] if "why" not in row else "" for name in about]
         lines.append((system, *cells, *made))
-    return _grid(("system", *names, *about), lines)
+    return _grid((plan.rows_are, *names, *about), lines)
 
 
 def _about(row: dict[str, Any]) -> dict[str, str]:
@@ -92,36 +93,46 @@ def _ours(row: dict[str, Any], reasons: list[str]) -> str:
     return f"**{row['ours']:.1f}**{_bounds(row)}"
 
 
-def _claims(claims: Sequence[dict[str, Any]]) -> str:
+def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
     if not claims:
         return ""
-    tested = sum("why" not in claim for claim in claims)
+    named = [f"{_row(plan, claim['better'])} over {_row(plan, claim['worse'])}" for claim in claims]
     lines = [
         (
             claim["column"],
-            f"{claim['better']} over {claim['worse']}",
+            name,
             f"{claim['published']:+.1f}",
-            *(
-                (claim["why"], "", "", "")
-                if "why" in claim
-                else (
-                    f"{claim['ours']:+.1f}{_bounds(claim)}",
-                    f"{_p(claim['p'])} ({claim['test']})",
-                    claim["found"],
-                    " and ".join("none" if spent is None else f"{spent:,.0f}" for spent in claim["cpu_seconds"]),
-                )
-            ),
+            f"{claim['ours']:+.1f}{_bounds(claim)}",
+            claim["found"],
+            f"{_p(claim['p'])} ({claim['test']})",
+            " and ".join("none" if spent is None else f"{spent:,.0f}" for spent in claim["cpu_seconds"]),
         )
-        for claim in claims
+        for claim, name in zip(claims, named, strict=True)
+        if "why" not in claim
     ]
-    return f"""## What the paper finds in it, and what is found here
+    absent = [f"{name} ({claim['column']})" for claim, name in zip(claims, named, strict=True) if "why" in claim]
+    columns = ("column", "ordering", "lead, paper", "lead, here [95 %]", "found here", "p", "CPU s")
+    parts = [
+        "## What the paper finds in it, and what is found here",
+        f"""Each line is an ordering that the paper sees, and the lead of the first over the second. *Yes*: ours lead
+too, and the interval leaves 0 out, as it would once in forty times without any difference; orderings looked at:
+{len(lines)}. *p* is of a test as papers print it, which takes replies of one dialogue as independent, so that it is
+somewhat too small. Neither says how the same systems would do with other seeds. *CPU s*: the processor seconds of their
+training.""",
+        _grid(columns, lines) if lines else "",
+        f"Not looked at, since one of the two was not run: {'; '.join(absent)}." if absent else "",
+    ]
+    return "\n\n".join(filter(None, parts))
 
-Each line is an ordering that the paper sees, and the lead of the first over the second. *Yes*: ours lead too, with p
-below .05 in a paired test over the same replies. Without any difference one test in forty says yes; tests made:
-{tested}. They take replies of one dialogue as independent, so that p is somewhat too small; the intervals do not.
-Neither says how the same systems would do with other seeds. *CPU s*: the processor seconds of their training.
 
-{_grid(("column", "ordering", "lead, paper", "lead, here [95 %]", "p", "found here", "CPU s"), lines)}"""
+def _row(plan: Plan, name: str) -> str:
+    """What a row is called where it stands alone."""
+    return name if plan.rows_are == "system" else f"{plan.rows_are} {name}"
+
+
+def _column(plan: Plan, group: str) -> str:
+    """What a column group is called where it stands alone."""
+    return f"{plan.columns_are} {group}".strip()
 
 
 def _making(content: dict[str, Any]) -> str:
@@ -131,16 +142,13 @@ def _making(content: dict[str, Any]) -> str:
     seeds = sorted({row["seed"] for row in trained})
     runs = list(dict.fromkeys(row["run"] for row in trained))
     stopped = list(dict.fromkeys(row["run"] for row in trained if row["stopped"]))
-    longer = {row["run"]: row["bound"] for row in trained if row["bound"] != budget["bound"]}
+    longer = {row["run"]: row["cpu_seconds"] for row in trained if row["budget"] != budget["name"]}
     said = [f"- Budget `{budget['name']}`: {budget['about']}. Bound of a run: {budget['minutes']} minutes."]
     if runs:
         said.append(
             f"- Runs: {', '.join(f'`{run}`' for run in runs)}; stopped by that: {', '.join(stopped) or 'none'}."
         )
-        for run, bound in longer.items():
-            said.append(
-                f"- `{run}` was trained by hand, with {'no bound' if bound is None else f'a bound of {bound}'}."
-            )
+        said += [f"- `{run}` was trained by hand, {spent:,.0f} processor seconds." for run, spent in longer.items()]
         said.append(
             f"- Seeds: {', '.join(map(str, seeds))}; one run a number. An interval tells of other dialogues only."
         )
@@ -164,10 +172,11 @@ def picture(plan: Plan, content: dict[str, Any]) -> bytes:
         panels = figure.subplots(len(metrics), len(arranged), sharex="row", sharey=True, squeeze=False)
         for metric, line in zip(metrics, panels, strict=True):
             for (group, rows), panel in zip(arranged.items(), line, strict=True):
-                _panel(panel, [rows[system][metric] for system in systems])
-                panel.set_title(group, fontsize=9)
+                where = "on its graphics card" if metric == SPEED else "on its data"
+                _panel(panel, [rows[system][metric] for system in systems], f"the paper, {where}")
+                panel.set_title(_column(plan, group), fontsize=9)
                 panel.set_xlabel(f"{_shown(metric)}, %" if UNITS[metric] == "%" else metric)
-                panel.set_yticks(range(len(systems)), systems)
+                panel.set_yticks(range(len(systems)), [_row(plan, system) for system in systems])
                 panel.set_ylim(len(systems) - 0.5, -0.5)
                 panel.set(**({"xscale": "log"} if metric == SPEED else {"xlim": (0, 100)}))
         handles, labels = panels[0][0].get_legend_handles_labels()
@@ -177,15 +186,15 @@ def picture(plan: Plan, content: dict[str, Any]) -> bytes:
     return drawn.getvalue()
 
 
-def _panel(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Both numbers of each system; what was not run has only the paper's."""
+def _panel(panel: Any, rows: Sequence[dict[str, Any]], theirs: str) -> None:
+    """Both numbers of each system; what was not run has only the paper's, which `theirs` says what they are."""
     panel.grid(color="0.92")
     panel.set_axisbelow(True)
     panel.tick_params(axis="y", length=0)
     panel.spines[["top", "right", "left"]].set_visible(False)
     paper = [(row["published"], place) for place, row in enumerate(rows) if row["published"] is not None]
     ours = [(row, place) for place, row in enumerate(rows) if row["ours"] is not None]
-    panel.plot(*_transposed(paper), "o", color="0.35", fillstyle="none", label="the paper, on its data")
+    panel.plot(*_transposed(paper), "o", color="0.35", fillstyle="none", label=theirs)
     for row, place in ours:
         ends = [row["ours"] if row[end] is None else row[end] for end in ("low", "high")]
         panel.plot(ends, (place, place), color="tab:blue", linewidth=2)

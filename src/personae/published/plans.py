@@ -52,7 +52,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An ordering that the paper sees: `better` is ahead of `worse`, which the plan calls `named`."""
+    """An ordering that the paper sees: `better` is ahead of `worse`. `named` is what the latter is called, with the
+    column or the table that it stands in where that is another."""
 
     better: Cell
     worse: Cell
@@ -62,7 +63,8 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A table called PAPER/TABLE and how it is made again. `forms` has, for each wording of the personas, the "file"
-    that is measured on, and "why" there is none to train on."""
+    that is measured on, and "why" there is none to train on; `rows_are` and `columns_are` say what their names name,
+    where these do not."""
 
     name: str
     paper: str
@@ -74,6 +76,8 @@ class Plan:
     forms: Mapping[str, Mapping[str, str]]
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
+    rows_are: str = "system"
+    columns_are: str = ""
 
 
 def names() -> list[str]:
@@ -95,9 +99,11 @@ def make(name: str, paper: str, printed: Mapping[str, Table], said: Mapping[str,
     table = name.partition("/")[2]
     about = said["tables"][table]
     cells = _cells(table, printed, said)
-    claims = _claims(about.get("claims", {}), cells, lambda other: _cells(other, printed, said))
+    axes = {key: about[key] for key in ("rows_are", "columns_are") if key in about}
+    elsewhere = axes.get("columns_are", "")
+    claims = _claims(about.get("claims", {}), cells, lambda other: _cells(other, printed, said), elsewhere)
     texts = {key: {**said, **about}[key] for key in ("title", "asks", "words", "stands_in", "remarks")}
-    return Plan(name=name, paper=paper, forms=said["forms"], cells=cells, claims=tuple(claims), **texts)
+    return Plan(name=name, paper=paper, forms=said["forms"], cells=cells, claims=tuple(claims), **texts, **axes)
 
 
 def _load(paper: str) -> dict[str, Any]:
@@ -129,7 +135,10 @@ def _parts(column: str) -> tuple[str, str]:
 
 
 def _claims(
-    claims: Mapping[str, Mapping[str, list[str]]], cells: tuple[Cell, ...], others: Callable[[str], tuple[Cell, ...]]
+    claims: Mapping[str, Mapping[str, list[str]]],
+    cells: tuple[Cell, ...],
+    others: Callable[[str], tuple[Cell, ...]],
+    columns_are: str,
 ) -> Iterator[Claim]:
     for where, orders in claims.items():
         for row, labels in orders.items():
@@ -146,6 +155,8 @@ def _claims(
                 ]
                 if not rows:
                     raise InputError(f"claims: there is no row {label!r}")
+                column = f"{columns_are} {group}".strip() if group else ""
+                place = ", ".join(filter(None, (table and f"{table}, persona {rows[0].persona}", column)))
                 for worse in rows:
                     if worse.metric == better.metric and None not in (better.published, worse.published):
-                        yield Claim(better, worse, label)
+                        yield Claim(better, worse, f"{other} ({place})" if place else other)
