@@ -79,6 +79,30 @@ def test_a_persona_that_is_not_read_is_named(
     ]
 
 
+def test_what_is_too_long_is_named_once(build: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    limits = Limits(utterances=1, utterance_words=4, line_words=3, reply_words=2)
+    agent = Agent(Selection(model=build("hre", limits=limits)))
+    fits = {"candidates": ["a cat", "dogs swim"], "context": ["my cat sings ?"], "persona": ["i like cats"]}
+    agent.rank(**fits)
+    assert not caplog.messages
+    agent.rank(**{**fits, "context": ["one more", "my cat sings ?"]})
+    agent.rank(**{**fits, "context": ["my cat sings too ?"]})
+    agent.rank(**{**fits, "persona": ["i like cats ."]})
+    agent.rank(**{**fits, "candidates": ["a cat sings"]})
+    expected = [
+        f"this model reads {what} is left out (task.model.limits)"
+        for what in (
+            "the last 1 utterances; what was said before",
+            "the first 4 words of an utterance; the rest",
+            "the first 3 words of a persona line; the rest",
+            "the first 2 words of a candidate; the rest",
+        )
+    ]
+    assert caplog.messages == expected
+    agent.rank(**{**fits, "candidates": ["a cat sings"], "persona": ["i like cats ."]})
+    assert caplog.messages == expected
+
+
 def test_the_line_that_weighed_most_is_one_that_was_read(build: Callable[..., Any]) -> None:
     """Leaving a line out does not let in one beyond the limit."""
     agent = Agent(Selection(model=build("hre", limits=Limits(lines=2))))

@@ -10,7 +10,7 @@ import torch
 
 from personae import run
 from personae.tasks.base import Task
-from personae.text import UNKNOWN
+from personae.text import UNKNOWN, words
 from personae.types import (
     Attention,
     Dialogue,
@@ -40,6 +40,7 @@ class Agent:
 
     def __init__(self, task: Task) -> None:
         self.task: Any = task.eval()  # with what ranking asks of it
+        self._said: set[str] = set()
 
     @classmethod
     def load(cls, model: str) -> Self:
@@ -65,8 +66,8 @@ class Agent:
         """The candidates, best first; equal scores keep the order given.
 
         `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
-        said so far in turn, the partner's utterance last. Of both personas, what the model does not read is left out,
-        with a warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
+        said so far in turn, the partner's utterance last. What the model does not read is left out, with a
+        warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
         without which the score falls most. InputError where there is no candidate.
         """
         example = self.case(candidates=candidates, persona=persona, context=context, partner=partner)
@@ -122,7 +123,9 @@ class Agent:
             raise InputError("candidates: there are none to rank; give at least one reply")
         self._warn(persona, "self")
         self._warn(partner, "partner")
-        example = _example(candidates, self._read(persona, "self"), context, self._read(partner, "partner"))
+        persona, partner = self._read(persona, "self"), self._read(partner, "partner")
+        self._warn_of_cuts(persona + partner, context, candidates)
+        example = _example(candidates, persona, context, partner)
         if not hasattr(self.task.model, "loss"):
             self.task.model.prepare(candidates)
         return example
@@ -136,6 +139,23 @@ class Agent:
             )
         elif len(read) < len(lines):
             log.warning("this model reads the first %d lines about %s; the rest is left out", len(read), owner)
+
+    def _warn_of_cuts(self, lines: Sequence[str], context: Sequence[str], candidates: Sequence[str]) -> None:
+        """Says, once, what the model does not read since it is too long."""
+        limits = getattr(self.task.model, "limits", None)
+        if limits is None:
+            return
+        said = context[-limits.utterances :]
+        cuts = {f"the last {limits.utterances} utterances; what was said before": len(said) < len(context)}
+        for what, texts, most in (
+            ("a persona line", lines, limits.line_words),
+            ("an utterance", said, limits.utterance_words),
+            ("a candidate", candidates, limits.reply_words),
+        ):
+            cuts[f"the first {most} words of {what}; the rest"] = any(len(words(text)) > most for text in texts)
+        for what in [what for what, cut in cuts.items() if cut and what not in self._said]:
+            self._said.add(what)
+            log.warning("this model reads %s is left out (task.model.limits)", what)
 
     def _read(self, lines: tuple[str, ...], whose: Owner) -> tuple[str, ...]:
         """The lines of a persona that the model reads."""
