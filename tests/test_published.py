@@ -65,11 +65,12 @@ def test_load_says_which_paper_and_data() -> None:
 
 
 def test_what_was_measured_says_on_what() -> None:
-    assert {"starspace-personachat", "hre-personachat-ra"} <= set(measured())
+    assert {"starspace-personachat", "hre-personachat-ra", "tfidf-self"} <= set(measured())
+    assert "tfidf-partner" not in measured()
+    assert len({result["data"]["sha256"] for result in measured().values()}) == 1
     for name, result in measured().items():
         data = result["data"]
         assert data["candidates"]["name"] == "official", name
-        assert data["path"] == "personachat/valid_both_original.txt", name
         assert (result["cpu_seconds"] is None) == name.endswith("-self")
         for metric in ("hits@1/20", "mrr/20"):
             value = result["metrics"][metric]
