@@ -110,7 +110,11 @@ def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
         for claim, name in zip(claims, named, strict=True)
         if "why" not in claim
     ]
-    absent = [f"{name} ({claim['column']})" for claim, name in zip(claims, named, strict=True) if "why" in claim]
+    absent: dict[str, list[str]] = {}
+    for claim, name in zip(claims, named, strict=True):
+        if "why" in claim:
+            absent.setdefault(name, []).append(claim["column"])
+    unseen = "; ".join(f"{name} ({', '.join(places)})" for name, places in absent.items())
     columns = ("column", "ordering", "lead, paper", "lead, here [95 %]", "found here", "p", "CPU s")
     parts = [
         "## What the paper finds in it, and what is found here",
@@ -120,7 +124,7 @@ too, and the interval leaves 0 out, as it would once in forty times without any 
 somewhat too small. Neither says how the same systems would do with other seeds. *CPU s*: the processor seconds of their
 training.""",
         _grid(columns, lines) if lines else "",
-        f"Not looked at, since one of the two was not run: {'; '.join(absent)}." if absent else "",
+        f"Not looked at, since one of the two was not run: {unseen}." if unseen else "",
     ]
     return "\n\n".join(filter(None, parts))
 
