@@ -65,6 +65,7 @@ def test_a_run_to_start_from_is_recorded_without_its_path(folder: Path, tmp_path
     kept = yaml.safe_load((tmp_path / "kept" / "recipe.yaml").read_text())
     assert kept == {"task": {}, "init_from": "first", "seed": 0}
     assert (tmp_path / "kept" / "environment.json").exists()
+    assert results.read(tmp_path / "kept")[0]["model"] == "result"  # the run's folder, which may have been moved
 
 
 def test_nothing_is_recorded_of_a_run_that_is_not_whole(folder: Path, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ def record(folder: Path, out: Path) -> None:
         )
     for name, text in texts.items():
         lines.save([text], out / name)
-    write_json({**told, "model": Path(told["model"]).name}, out / "metrics.json")
+    named = folder.resolve() if texts else Path(told["model"])  # a run may have been moved since
+    write_json({**told, "model": named.name}, out / "metrics.json")
 
 
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
