@@ -152,14 +152,8 @@ def record(folder: Path, out: Path) -> None:
     import pyarrow.parquet
 
     told, rows = read(folder)
-    texts = {}
-    if (folder / "recipe.yaml").exists():
-        recipe = recipes.read(str(folder / "recipe.yaml"))
-        first = recipe.get("init_from")
-        recipe["init_from"] = first and Path(first).name
-        texts["recipe.yaml"] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip("\n")
-        read_json(folder / "environment.json", *SPENT)
-        texts["environment.json"] = lines.text(folder / "environment.json").rstrip("\n")
+    recipe = recipes.read(str(folder / "recipe.yaml")) if (folder / "recipe.yaml").exists() else None
+    spent = None if recipe is None else read_json(folder / "environment.json", *SPENT)
     columns = {
         "id": pa.array([row.id for row in rows]),
         "dialogue": pa.array([row.dialogue for row in rows]).dictionary_encode(),
@@ -177,9 +171,13 @@ def record(folder: Path, out: Path) -> None:
             use_dictionary=["dialogue", "rank"],
             column_encoding={"id": "DELTA_BYTE_ARRAY"},  # ids differ from their neighbours in their ends alone
         )
-    for name, text in texts.items():
-        lines.save([text], out / name)
-    named = folder.resolve() if texts else Path(told["model"])  # a run may have been moved since
+    named = Path(told["model"])
+    if recipe is not None:
+        named = folder.resolve()  # it may have been moved since
+        first = recipe.get("init_from")
+        recipe["init_from"] = first and Path(first).name
+        lines.save([yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip("\n")], out / "recipe.yaml")
+        write_json(spent, out / "environment.json")
     write_json({**told, "model": named.name}, out / "metrics.json")
 
 
