@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any, get_args
 import lightning
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, Timer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -119,16 +117,7 @@ def fit(
     Returns:
         What is written to metrics.json. Raises KeyboardInterrupt where training was interrupted, its state kept.
     """
-    if not hasattr(task.model, "loss"):
-        raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
-    if paper is not None:
-        lookup(paper)
-    if patience is not None and patience < 1:
-        raise InputError(f"patience: {patience} is not at least 1")
-    if save_every < 1:
-        raise InputError(f"save_every: {save_every} is not at least 1")
-    if trainer.precision not in get_args(Precision):
-        raise InputError(f"trainer.precision: {trainer.precision} is none of {', '.join(get_args(Precision))}")
+    _check_arguments(task, trainer, patience=patience, save_every=save_every, paper=paper)
     if init_from is not None and not resume:
         _init(task, init_from)
     training.keep_memory()
@@ -149,20 +138,7 @@ def fit(
     keeper = checkpoint.Keeper(out, every=save_every, corpus=digest)
     batches = task.batches(replies, rank=trainer.global_rank, processes=trainer.world_size)
     task.steps = training.steps(trainer, len(batches))
-    callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
-    if patience is not None:
-        callbacks.append(EarlyStopping(task.monitor, mode="max", patience=patience, check_on_train_epoch_end=False))
-    shown = [training.Progress()] if trainer.progress_bar_callback is not None else []
-    trainer.callbacks = [*shown, *callbacks, keeper]  # type: ignore[attr-defined]
-    trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
-    with checkpoint.interruptible(keeper), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
-        try:
-            trainer.fit(task, batches, task.held_out(dev), ckpt_path=keeper.last if resume else None)
-        except RuntimeError as error:
-            if "loading state_dict" not in str(error):
-                raise
-            raise InputError(f"{keeper.last}: was not kept by a run of this recipe: {error}") from None
+    training.loop(trainer, task, batches, task.held_out(dev), keeper, patience=patience, resume=resume)
     if not trainer.is_global_zero:
         raise SystemExit(0)  # one process is enough for what is left
     if not keeper.best.exists():
@@ -172,8 +148,7 @@ def fit(
     task.to(trainer.strategy.root_device).eval().remember(replies)
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    spent["stopped"] = any((timer.time_remaining() or 0) <= 0 for timer in timers)
+    spent["stopped"] = training.out_of_time(trainer)
     learnt = {"sha256": digest, "train": len(replies), "dev": len(dev)}
     results.write_json(
         {**results.environment(trainer.strategy.root_device), **spent, "corpus": learnt}, out / "environment.json"
@@ -325,6 +300,22 @@ def _cases(
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     return examples(with_candidates, sides=sides), drawn
+
+
+def _check_arguments(
+    task: Task, trainer: lightning.Trainer, *, patience: int | None, save_every: int, paper: Paper | None
+) -> None:
+    """InputError where `fit` cannot use an argument."""
+    if not hasattr(task.model, "loss"):
+        raise InputError(f"task.model: {type(task.model).__name__} needs no training; evaluate it by its name")
+    if paper is not None:
+        lookup(paper)
+    if patience is not None and patience < 1:
+        raise InputError(f"patience: {patience} is not at least 1")
+    if save_every < 1:
+        raise InputError(f"save_every: {save_every} is not at least 1")
+    if trainer.precision not in get_args(Precision):
+        raise InputError(f"trainer.precision: {trainer.precision} is none of {', '.join(get_args(Precision))}")
 
 
 def _check_persona(task: Task, cases: Sequence[Example], where: str, option: str) -> None:

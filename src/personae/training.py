@@ -1,11 +1,15 @@
-"""What training asks of Lightning's trainer, and of the system, as scoring does."""
+"""What training asks of Lightning's trainer, and of the system, as scoring does; the loop itself."""
 
 import ctypes
 import platform
+import warnings
+from collections.abc import Sequence
 
 import lightning
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar, RichProgressBar, Timer
 
+from personae import checkpoint
+from personae.tasks.base import Batch, Batches, Task
 from personae.types import InputError
 
 
@@ -43,6 +47,41 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: take them from the heap
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep up to two gigabytes
+
+
+def loop(
+    trainer: lightning.Trainer,
+    task: Task,
+    batches: Batches,
+    held_out: Sequence[Batch],
+    keeper: checkpoint.Keeper,
+    *,
+    patience: int | None,
+    resume: bool,
+) -> None:
+    """Trains `task` on `batches`, measured on `held_out`, while `keeper` keeps its states, from the last of which it
+    goes on with `resume`. It ends after `patience` validations without a better one. InputError where the state kept is
+    of another model."""
+    callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ProgressBar)]  # type: ignore[attr-defined]
+    if patience is not None:
+        callbacks.append(EarlyStopping(task.monitor, mode="max", patience=patience, check_on_train_epoch_end=False))
+    shown = [Progress()] if trainer.progress_bar_callback is not None else []
+    trainer.callbacks = [*shown, *callbacks, keeper]  # type: ignore[attr-defined]
+    trainer.strategy.checkpoint_io = checkpoint.SafeCheckpointIO()
+    with checkpoint.interruptible(keeper), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # between Lightning and torch
+        try:
+            trainer.fit(task, batches, held_out, ckpt_path=keeper.last if resume else None)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise InputError(f"{keeper.last}: was not kept by a run of this recipe: {error}") from None
+
+
+def out_of_time(trainer: lightning.Trainer) -> bool:
+    """Whether `max_time` ended training."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return any((timer.time_remaining() or 0) <= 0 for timer in timers)
 
 
 class Progress(RichProgressBar):
