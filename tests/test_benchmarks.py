@@ -122,7 +122,7 @@ def kept(folder: Path, model: str, **made_with: Any) -> list[str]:
     made = {"class_path": f"personae.models.selection.{model}", "init_args": made_with}
     task = {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"task": task, "seed": 0}))
-    torch.manual_seed(0)  # so that no two scores are too near for half precision
+    torch.manual_seed(18)  # the two best of a case are six times as far apart as half precision moves them
     untrained = run.build(str(folder / "recipe.yaml"))
     untrained.prepare(list(toy.Selection(dialogues=8).split("train")))
     run.save(untrained, folder)
