@@ -172,7 +172,7 @@ class Agent:
     def _scores(self, example: Example) -> list[float]:
         """Of all candidates."""
         with torch.inference_mode():
-            return self.task.scores(self.task.parts([example]).to(self.task.device))[0]
+            return self.task.scores([example], self.task.parts([example]).to(self.task.device))[0]
 
     def _effects(
         self, example: Example, scores: Sequence[float], places: Sequence[int], owners: Sequence[Owner] = OWNERS

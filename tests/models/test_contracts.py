@@ -123,6 +123,18 @@ def test_ten_thousand_candidates_are_scored(model: Any, case: Case) -> None:
     torch.testing.assert_close(scores, score(model, [few]).float().expand(250, 40), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("times", [2, 3, 5, 7])
+def test_equal_candidates_have_equal_scores(model: Any, case: Case, times: int) -> None:
+    equal = case(said=["hello", "how old ?"], facts=["i sail"], candidates=("the sea is cold today",) * times)
+    other = case(said=["hello"], facts=["i sail"], candidates=("yes i do", "no", "yes i do", "oh"))
+    task = SelectionTask(model=model)
+    with torch.inference_mode():
+        rows = [row for batch in task.held_out([equal, other]) for row in task.rows_of(batch)]
+    found = {len(row.scores): row.scores for row in rows}
+    assert len(set(found[times])) == 1
+    assert found[4][0] == found[4][2]
+
+
 def test_permuted_candidates_have_permuted_scores(model: Any, cases: Sequence[Example]) -> None:
     order = [2, 0, 3, 1]
     permuted = [

@@ -135,22 +135,26 @@ class Selection(Task):
             for start in range(0, most, SCORED)
         )
 
-    def scores(self, inputs: Parts) -> list[list[float]]:
-        """A row of scores a case, -inf where it has fewer candidates than another."""
-        rows: list[list[float]] = torch.cat([self.model.score(part) for part in inputs], 1).float().tolist()
-        return rows
+    def scores(self, examples: Sequence[Example], inputs: Parts) -> list[list[float]]:
+        """Of each example, a score a candidate; candidates of the same text have the same, that of the first of them,
+        since rounding may tell them apart."""
+        rows = torch.cat([self.model.score(part) for part in inputs], 1).float().tolist()
+        scores = []
+        for example, row in zip(examples, rows, strict=True):
+            first: dict[str, float] = {}
+            scores.append([first.setdefault(*each) for each in zip(example.target.candidates, row, strict=False)])
+        return scores
 
     def rows_of(self, batch: Batch) -> list[Row]:
         """One row of scores an example."""
-        scores = self.scores(batch.inputs)
         return [
             Row(
                 example.id,
                 example.context.id,
-                tuple(row[: len(example.target.candidates)]),
+                tuple(scores),
                 example.target.candidates.index(example.target.text),
             )
-            for example, row in zip(batch.examples, scores, strict=True)
+            for example, scores in zip(batch.examples, self.scores(batch.examples, batch.inputs), strict=True)
         ]
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, list[float]]:
