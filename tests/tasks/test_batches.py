@@ -11,7 +11,7 @@ from personae.data.candidates import examples
 from personae.data.toy import Selection as Toy
 from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, bucketed
-from personae.tasks.negatives import Drawn
+from personae.tasks.negatives import Drawn, InBatch
 from personae.tasks.selection import SCORED, Selection, texts
 from personae.types import Dialogue, Example, InputError, Persona, Speaker, Turn
 
@@ -227,6 +227,11 @@ def test_rows_hold_the_scores_of_the_examples_candidates() -> None:
     values = task.metrics([long, replace(long, target=3)])
     assert values["hits@1/4"] == [0, 1]
     assert values["mrr/4"] == [0.5, 1]
+
+
+def test_one_reply_a_batch_has_no_other_in_its_batch() -> None:
+    with pytest.raises(InputError, match=r"task\.batch_size: 1 leaves InBatch no other reply"):
+        Selection(model=Longest(), batch_size=1, negatives=InBatch())
 
 
 def test_many_candidates_are_scored_some_at_a_time() -> None:

@@ -184,7 +184,7 @@ def picture(plan: Plan, content: dict[str, Any]) -> bytes:
                 panel.set_ylim(len(systems) - 0.5, -0.5)
                 panel.set(**({"xscale": "log"} if metric == SPEED else {"xlim": (0, 100)}))
         handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(2, len(arranged)), frameon=False)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()

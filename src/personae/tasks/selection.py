@@ -12,7 +12,7 @@ from torch import Tensor
 from personae.metrics.ranking import metrics
 from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, Model, Task, bucketed
-from personae.tasks.negatives import Drawn, Negatives
+from personae.tasks.negatives import Drawn, InBatch, Negatives
 from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
 
@@ -77,6 +77,10 @@ class Selection(Task):
         super().__init__(model=model, batch_size=batch_size, optimization=optimization)
         if batch_size < 1:
             raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
+        if batch_size < 2 and isinstance(negatives, InBatch):
+            raise InputError(
+                f"task.batch_size: {batch_size} leaves InBatch no other reply to tell from; give at least 2"
+            )
         self.negatives, self.objective = negatives or Drawn(), objective
         self.monitor = "mrr"
 
