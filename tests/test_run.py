@@ -582,6 +582,24 @@ def test_an_evaluation_does_not_replace_a_runs_own_result(finished: Path, data: 
     assert before == {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
 
 
+def test_an_evaluation_does_not_replace_another(data: Path, tmp_path: Path) -> None:
+    run.evaluate("tfidf", str(data), out=tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*")}
+    with pytest.raises(InputError, match="holds the results of another evaluation, which would be lost; name another"):
+        run.evaluate("tfidf", str(data), persona="none", out=tmp_path)
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*")}
+
+
+def test_a_file_that_is_trained_on_is_not_measured(data: Path, tmp_path: Path) -> None:
+    jsonl.write(Toy(dialogues=8).split("dev"), tmp_path / "dev.jsonl")
+    (tmp_path / "copy.jsonl").write_bytes(data.read_bytes())
+    files = {"train": [str(data)], "dev": str(tmp_path / "dev.jsonl"), "valid": str(tmp_path / "copy.jsonl")}
+    corpus = yaml.safe_dump({"class_path": "personae.data.files.Files", "init_args": files})
+    with pytest.raises(InputError, match=r"corpus\.valid: \d+ of its \d+ dialogues are in corpus\.train too"):
+        run.train(RECIPE, {**TINY_MODEL, "corpus": corpus}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_file_without_a_reply_is_not_measured(data: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(
         '{"id": "d1", "speakers": ["ada", "ben"], "personas": [[], []], "turns": [{"speaker": 0, "text": "Hello?"}]}\n'

@@ -161,6 +161,7 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
             say(f"measuring {job.folder.name}, personas {form}")
             model, persona = (str(job.folder), None) if job.trained else (job.recipe, job.persona)
             out = job.folder / f"on-{form}"
+            (out / "metrics.json").unlink(missing_ok=True)  # of other weights, or of another file
             device = kept.budget.device if job.trained else "cpu"
             run.evaluate(model, kept.file(form), persona=persona, out=out, precision=job.precision, device=device)
 

@@ -28,6 +28,7 @@ from personae import __version__, catalogue, checkpoint, recipes, results, train
 from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
+from personae.data.splits import keep_apart
 from personae.nn.cross_encoder import CrossEncoder
 from personae.published import lookup, records
 from personae.results import Precision
@@ -122,16 +123,18 @@ def fit(
         _init(task, init_from)
     training.keep_memory()
     task.seed = seed
-    dialogues = list(corpus.split("train"))
-    dev, _ = _cases(list(corpus.split("dev")), "corpus.dev", sides="both")
+    splits = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
+    dialogues = splits["train"]
+    dev, _ = _cases(splits["dev"], "corpus.dev", sides="both")
     replies = examples(dialogues, sides="both")
-    reported, drawn = _cases(list(corpus.split("valid")), "corpus.valid")
+    reported, drawn = _cases(splits["valid"], "corpus.valid")
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     if not reported:
         raise InputError("corpus.valid: holds no reply of speaker 1 to a turn before it: there is nothing to report on")
     for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
         _check_persona(task, cases, f"corpus.{where}", "task.model.persona")
+    keep_apart(splits)
     if not resume:
         task.prepare(dialogues)
     digest = hashlib.sha256("\n".join(map(repr, [*dialogues, *dev])).encode()).hexdigest()
@@ -260,8 +263,8 @@ def evaluate(
     Where the file has no candidates, so many (20 if None), the true reply among them, are drawn for each reply with
     `seed`, and the result names the draw. `split` chooses in a file that has several, and labels the result. `persona`
     makes the model read another persona than it was made for. InputError where `candidates` are asked for and the file
-    has its own, where it holds no line of the persona that is read, where `out` is a run folder, whose own result would
-    be lost, or where there is no such device.
+    has its own, where it holds no line of the persona that is read, where `out` holds a result already, which would be
+    lost, or where there is no such device.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {device}: there is no GPU here that torch can use; take cpu")
@@ -269,6 +272,8 @@ def evaluate(
         raise InputError(f"--out {out}: is a run folder, whose own results would be lost; name another")
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
+    if out is not None and (out / "metrics.json").exists():
+        raise InputError(f"--out {out}: holds the results of another evaluation, which would be lost; name another")
     path = f"{data}:{split}" if split and data.endswith(".json") else data
     inside = locate(path)[1]
     if split and inside and split != inside:

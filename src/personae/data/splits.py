@@ -3,7 +3,7 @@
 import random
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import combinations
@@ -58,6 +58,19 @@ def line_key(line: str) -> str:
 def opening(dialogue: Dialogue) -> tuple[str, ...]:
     """The keys of the first four turns, the same from whichever side a dialogue is told."""
     return tuple(line_key(turn.text) for turn in dialogue.turns[:4])
+
+
+def keep_apart(splits: Mapping[str, Sequence[Dialogue]]) -> None:
+    """InputError where over half of a split's dialogues are in one named before it too, turn for turn (`line_key`),
+    whatever their personas: what is measured on them would say nothing about new ones. A few may be alike by chance."""
+    turns = {name: [tuple(line_key(turn.text) for turn in d.turns) for d in split] for name, split in splits.items()}
+    for (seen, earlier), (name, split) in combinations(turns.items(), 2):
+        known = len(list(filter(set(earlier).__contains__, split)))
+        if 2 * known > len(split):
+            raise InputError(
+                f"corpus.{name}: {known} of its {len(split)} dialogues are in corpus.{seen} too, so that what is "
+                "measured on it would say nothing about new ones; give files that share none"
+            )
 
 
 @dataclass(frozen=True, slots=True)
