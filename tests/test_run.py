@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from safetensors.torch import load_file
 
 from personae import checkpoint, recipes, results, run
 from personae.data import jsonl
@@ -795,15 +796,20 @@ def test_a_gpu_that_is_not_there_is_refused(finished: Path, tmp_path: Path, monk
         run.evaluate(str(finished), "nowhere.jsonl", device="cuda", out=tmp_path / "out")
 
 
+def with_backbone(backbone: Path) -> dict[str, str]:
+    """The changes that make a short run of BERT."""
+    bert = {
+        "class_path": "personae.models.selection.bert.BERT",
+        "init_args": {"backbone": str(backbone), "longest": 64, "dropout": 0.0},
+    }
+    changes = {**TINY, "task.model": yaml.safe_dump(bert), "trainer.max_steps": "3"}
+    return {key: value for key, value in changes.items() if "task.model." not in key}
+
+
 def test_a_run_needs_its_backbone_no_longer(backbone: str, tmp_path: Path) -> None:
     folder = tmp_path / "bert"
     shutil.copytree(backbone, folder)
-    bert = {
-        "class_path": "personae.models.selection.bert.BERT",
-        "init_args": {"backbone": str(folder), "longest": 64, "dropout": 0.0},
-    }
-    changes = {**TINY, "task.model": yaml.safe_dump(bert), "trainer.max_steps": "3"}
-    run.train(RECIPE, {key: value for key, value in changes.items() if "task.model." not in key}, out=tmp_path / "run")
+    run.train(RECIPE, with_backbone(folder), out=tmp_path / "run")
     valid = tmp_path / "valid.jsonl"
     jsonl.write(Toy(dialogues=12).split("valid"), valid)
     before = run.evaluate(str(tmp_path / "run"), str(valid))
@@ -812,6 +818,23 @@ def test_a_run_needs_its_backbone_no_longer(backbone: str, tmp_path: Path) -> No
     config = json.loads((tmp_path / "run" / "backbone" / "config.json").read_text())
     assert config["weights"] == "in the model.safetensors of the run"
     assert not list((tmp_path / "run" / "backbone").glob("*.safetensors"))
+
+
+def test_a_run_whose_backbone_is_named_must_be_started_from(backbone: str, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    run.train(RECIPE, with_backbone(Path(backbone)), out=before)
+    for named, message in (
+        (before, rf"{before} is the folder of a run, no encoder; start from the run with --init_from {before}$"),
+        (
+            before / "backbone",
+            rf"{before}/backbone is without weights, .*; start from the run with --init_from {before},",
+        ),
+    ):
+        with pytest.raises(InputError, match=rf"^task\.model\.backbone: {message}"):
+            run.train(RECIPE, with_backbone(named), out=after)
+        assert not after.exists()
+    run.train(RECIPE, {**with_backbone(before / "backbone"), "init_from": str(before)}, out=after)
+    assert all(weight.isfinite().all() for weight in load_file(after / "model.safetensors").values())
 
 
 def test_results_are_read_back(finished: Path) -> None:

@@ -25,29 +25,21 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.bert.modeling_bert import BertPooler
-from transformers.utils import logging as transformers_logging
 
-from personae.nn.sentence_encoder import packaged, readable
+from personae.nn.pretrained import ELSEWHERE, FAMILY, load, packaged, readable, require_weights, room, skipped
 from personae.types import Example, InputError
 
 log = logging.getLogger(__name__)
 
-FAMILY = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
-"""transformers' names of what is built as BERT is."""
-
-PADDING = 128
-"""So many embeddings may belong to no token: their number is often rounded up."""
+FIELD = "task.model.backbone"
+"""The argument of a recipe that names a source."""
 
 STEP = 16
 """The lengths of padded sequences are multiples of it: attention over others takes a processor up to three times as
 long."""
-
-ELSEWHERE = "in the model.safetensors of the run"
 
 Piece = tuple[int, Sequence[int]]
 """The subtype of a text, and its tokens."""
@@ -104,7 +96,12 @@ class CrossEncoder(nn.Module):
         if longest < 8:
             raise InputError(f"task.model.longest: {longest} is not at least 8")
         self.longest, self.rows = longest, max(subtypes, 1)
-        self.tokenizer, self.backbone = _load(source or packaged(), longest, dropout)
+        source = source or packaged()
+        rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        self.tokenizer, backbone = load(source, FIELD, FAMILY, **rates)
+        if (most := room(backbone.config)) < longest:
+            raise InputError(f"{FIELD}: {source} reads {most} tokens at most; set task.model.longest to that")
+        self.backbone = _pooling(backbone).train()
         self.start: int = self.tokenizer.cls_token_id
         self.end: int = self.tokenizer.sep_token_id
         self.width: int = self.backbone.config.hidden_size
@@ -121,6 +118,10 @@ class CrossEncoder(nn.Module):
         config.weights = ELSEWHERE
         config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def require_weights(self) -> None:
+        """InputError where its source is what `keep` wrote, and no weights were loaded since."""
+        require_weights(self.backbone, FIELD)
 
     def tokens(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The tokens of texts, and of all others met before; each text is split once. More than `longest` are cut."""
@@ -216,7 +217,7 @@ class CrossEncoder(nn.Module):
         styles = embeddings.token_type_embeddings.weight[:2].expand(2, -1)  # (2, H): all may be of one segment
         if self.subtypes is not None:
             styles = (self.subtypes.weight[:, None] + styles).flatten(0, 1)  # (2 * subtypes, H)
-        places = embeddings.position_embeddings.weight[_before(self.backbone.config) :]
+        places = embeddings.position_embeddings.weight[skipped(self.backbone.config) :]
 
         def embedded(tokens: Tensor, kinds: Tensor, positions: Tensor) -> Tensor:
             there = positions.clamp(max=len(places) - 1)  # there may be more of padding
@@ -327,60 +328,6 @@ class Judge(nn.Module):
         shares = (self.dropout(pooled)[:, None] * weights).sum(2)  # (S, F): what each adds, not rounded
         chosen = shares.t().gather(1, places.clamp(min=0).flatten(1)).view_as(places)  # (F, B, N)
         return (chosen.sum(0) + self.output.bias).masked_fill(places[0] < 0, -torch.inf)
-
-
-def _load(source: str, longest: int, dropout: float) -> tuple[Any, Any]:
-    """The tokenizer and the weights of a BERT; random ones where `CrossEncoder.keep` left them out. InputError where it
-    is none, or what it consists of does not belong together."""
-    where = f"task.model.backbone: {source}"
-    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):  # no hub has it
-        raise InputError(f"{where}: there is no such folder")
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        config = AutoConfig.from_pretrained(source, **rates)
-        if config.model_type not in FAMILY or config.is_decoder:
-            raise InputError(
-                f"{where} is no encoder like BERT, it is of the type {config.model_type!r}; name one of the types "
-                f"{', '.join(FAMILY)}, such as bert-base-uncased, or none for MiniLM"
-            )
-        if (most := config.max_position_embeddings - _before(config)) < longest:
-            raise InputError(f"{where} reads {most} tokens at most; set task.model.longest to that")
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-        words = len(tokenizer) - len(set(tokenizer.all_special_ids))
-        special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        if None in special or not words or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
-            raise InputError(
-                f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for {config.vocab_size} "
-                "embeddings, or one without [CLS] and [SEP] or the like; put the two that belong together into one "
-                "folder"
-            )
-        if getattr(config, "weights", None) == ELSEWHERE:
-            return tokenizer, _pooling(AutoModel.from_config(config)).train()  # type: ignore[no-untyped-call]
-        bert, found = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
-        if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
-            raise InputError(
-                f"{where} holds weights of another model than its config.json says, without {missing[0]}; put the two "
-                "that belong together into one folder"
-            )
-        return tokenizer, _pooling(bert).train()
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InputError(
-            f"{where} cannot be loaded, give a folder or a hub id of one of {', '.join(FAMILY)}: {error}"
-        ) from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-def _before(config: Any) -> int:
-    """How many position embeddings come before that of the first token."""
-    if config.model_type not in ("roberta", "xlm-roberta", "camembert"):
-        return 0
-    return 2 if config.pad_token_id is None else config.pad_token_id + 1
 
 
 def _pooling(bert: Any) -> Any:

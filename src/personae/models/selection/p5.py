@@ -62,10 +62,12 @@ class P5(nn.Module):
         self.questions = (question, partner_question)
         self.encoder = CrossEncoder(backbone, longest=longest, dropout=dropout)
         self.judge = Judge(width=self.encoder.width, passes=1, dropout=dropout)
-        self._similar = (SentenceEncoder(sentence_encoder),)  # no part of the module: neither trained nor saved
+        similar = SentenceEncoder(sentence_encoder, field="task.model.sentence_encoder")
+        self._similar = (similar,)  # no part of the module: neither trained nor saved
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Needs to learn nothing."""
+        """Needs to learn nothing, but must have its weights."""
+        self.encoder.require_weights()
 
     def collate(self, examples: Sequence[Example]) -> Passes:
         """The model's input."""
