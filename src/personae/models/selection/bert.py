@@ -10,8 +10,9 @@ are `shared`, those for a GPU are not.
 
 Not stated in the paper: [CLS] and the first [SEP] are of the subtypes of persona and context, which start as a
 truncated normal with a deviation of .02, both as in the published code; the matching feature and the persona fusion
-feature come from the same BERT, as there. "The embedding of [CLS]" is what BERT's pooler makes of it. A persona without
-lines is read as an empty sequence.
+feature come from the same BERT, as there. "The embedding of [CLS]" is what BERT's pooler makes of it. Utterances follow
+one another with nothing between them, neither [SEP] nor a word that marks their end, and so do persona lines; where the
+paper generates replies, it separates utterances by [SEP]. A persona without lines is read as an empty sequence.
 """
 
 import itertools

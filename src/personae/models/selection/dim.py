@@ -8,8 +8,9 @@ come in different scales; words are spelt in bytes, not characters, so that any 
 drops the same features of a word wherever it occurs in a batch, since each distinct word is represented, and each
 distinct sentence encoded, once. GloVe has 300 dimensions there, 50 in the package that is read when no file is named.
 The published code splits the speaker's own utterances and the candidates at spaces only, the other texts at punctuation
-too, maps words that it does not know to a known one and pools over padding; here all texts are split alike, and there
-is nothing but the paper.
+too, ends each utterance with a word of its own, _eos_, maps words that it does not know to a known one and pools over
+padding; here all texts are split alike, and there is nothing but the paper: the encoded words of the utterances, one
+after the other, are the context, with nothing between them.
 
 Not stated in the paper: the last hidden state of a bidirectional layer is taken as the state in which each direction
 ends; a persona without lines is read as one empty line. First weights as in IMN.

@@ -11,14 +11,15 @@ Personalized Response Selection in Retrieval-Based Chatbots. EMNLP 2019. https:/
 The encoder is that of the second paper, one BiLSTM, not the first one's several layers. Differs from it: as HRE does in
 words and dropout, otherwise nothing in the numbers (`nn.matching` says how they are found).
 
-Not stated there: which response persona fusion is aware of; "identical to that in HRE" is read as the response
-of equation 6, encoded and not yet matched, while a context that it is aware of is matched already. Persona lines are
-encoded by the first BiLSTM and pooled, also for IMN_ctx and IMN_utr. The initial input weights of the sentences'
-BiLSTM are four times Xavier's: the similarity of words is a plain dot product, which with small weights makes all
-attention alike, and then some thousand examples are spent on nothing else. Those of the second BiLSTM are Xavier's for
-a, a fifth of them for a~ and a - a~, and two and a half times them for a * a~, whose values are the smallest and say
-most; those of the hidden layer a fifth, as in HRE. Otherwise as in HRE, but for its doubled ones. Without context
-(table 2 of the second paper), the persona lines take the utterances' place.
+Not stated there: what joins the utterances of the context; here, nothing: their encoded words stand one after the
+other, without the word _eos_ with which DIM's published code ends each; which response persona fusion is aware of;
+"identical to that in HRE" is read as the response of equation 6, encoded and not yet matched, while a context that it
+is aware of is matched already. Persona lines are encoded by the first BiLSTM and pooled, also for IMN_ctx and IMN_utr.
+The initial input weights of the sentences' BiLSTM are four times Xavier's: the similarity of words is a plain dot
+product, which with small weights makes all attention alike, and then some thousand examples are spent on nothing else.
+Those of the second BiLSTM are Xavier's for a, a fifth of them for a~ and a - a~, and two and a half times them for a *
+a~, whose values are the smallest and say most; those of the hidden layer a fifth, as in HRE. Otherwise as in HRE, but
+for its doubled ones. Without context (table 2 of the second paper), the persona lines take the utterances' place.
 """
 
 from collections.abc import Iterable, Sequence
