@@ -114,7 +114,14 @@ def test_cases_are_scored_alike(
     assert result["difference"] < 1e-3
     assert result["taken"] in result["variants"]
     assert system in result["what"]
-    assert "run 1: " in printed.err
+    _, _, said = printed.err.partition("run 1, cases a second: ")
+    ours, *others = ((name, float(speed)) for name, _, speed in (part.rpartition(" ") for part in said.split("; ")))
+    assert ours[0] == "ours"
+    assert others[0][0] == result["taken"]
+    assert result["ratio"] == pytest.approx(ours[1] / others[0][1], rel=0.01)
+    assert not others[-1][0].startswith("packed")  # the quickest of those that pad
+    assert result["ratio_padded"] == pytest.approx(ours[1] / others[-1][1], rel=0.01)
+    assert len(others) == 1 + result["taken"].startswith("packed")
 
 
 def kept(folder: Path, model: str, **made_with: Any) -> list[str]:
