@@ -169,7 +169,9 @@ def test_every_model_can_be_asked(name: str, build: Callable[..., Any], cases: S
         assert scores == sorted(scores, reverse=True)
         for one in explained:
             assert [effect.line for effect in one.effects] == list(example.facts(agent.task.model.persona))
-            assert all(math.isfinite(effect.change) for effect in one.effects)
+            changes = [effect.change for effect in one.effects]
+            assert name == "p5" or None not in changes  # which reads but the lines that are most like a reply
+            assert all(math.isfinite(change) for change in changes if change is not None)
 
 
 @pytest.mark.parametrize("candidates", [["a cat sings"], ["a cat sings"] * 3])

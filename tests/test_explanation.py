@@ -9,14 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from matplotlib.patches import Rectangle
 
-from personae import explanation, run
+from personae import explanation, picture, run
 from personae.cli import main
 from personae.data import jsonl
 from personae.data.candidates import examples
 from personae.data.toy import Selection
 from personae.tasks.selection import texts
-from personae.types import Example
+from personae.types import Effect, Example, Explained
 
 CONTENTS = {
     "persona": "I have two dogs.\nI work nights as a nurse.\n",
@@ -107,6 +108,65 @@ def test_any_model_tells_what_each_line_does(
     shown = said(tmp_path / "out" / "explanation-1.svg")
     assert {"yes, my two dogs sleep all day", "I have two dogs.", "(a) what each persona line does"} <= set(shown)
     assert f"{first['effects'][0]['change']:+.3f}" in shown
+    assert f"tfidf, rank 1 of 3; similarity {first['score']:.3f}" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "ticks"),
+    [
+        ((-0.146, 0.02), ["-0.2", "-0.1", "0", "+0.1", "+0.2"]),
+        ((3.0, -10.0), ["-10", "-5", "0", "+5", "+10"]),
+        ((0.0001, None), ["-0.01", "-0.005", "0", "+0.005", "+0.01"]),
+    ],
+)
+def test_bars_are_as_long_as_their_axis_says(changes: Sequence[float | None], ticks: list[str], tmp_path: Path) -> None:
+    effects = tuple(Effect("self", f"line {place}", change) for place, change in enumerate(changes))
+    figure = picture.draw(Explained("yes", 1.0, 0, 1, None, effects), (), unit="similarity", about="tfidf")
+    (axes,) = figure.axes
+    found = {text.get_text(): text.get_position()[0] for text in axes.texts}
+    assert [text for text in found if text in ticks] == ticks
+    unit = (found[ticks[-1]] - found["0"]) / float(ticks[-1])
+    assert unit > 0
+    for tick in ticks:
+        assert found[tick] == pytest.approx(found["0"] + float(tick) * unit)
+    widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert widths == pytest.approx([(change or 0.0) * unit for change in changes])
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "encoders", "read"),
+    [("bert.BERT", {"longest": 32}, ["backbone"], 3), ("p5.P5", {"top": 1}, ["backbone", "sentence_encoder"], 1)],
+)
+def test_a_line_that_is_left_out_is_said_not_to_be_read(
+    model: str,
+    sizes: dict[str, int],
+    encoders: list[str],
+    read: int,
+    capsys: pytest.CaptureFixture[str],
+    files: list[str],
+    tmp_path: Path,
+    backbone: str,
+) -> None:
+    """BERT has no room for the last of them, P5 reads the one that is most like a reply."""
+    lines = ["a cat sings", "a dog sleeps near the river", "a bird swims" * 9, "my brothers like dog and cat"]
+    (tmp_path / "persona.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "candidates.txt").write_text(lines[0], encoding="utf-8")
+    made = {
+        "class_path": f"personae.models.selection.{model}",
+        "init_args": {**sizes, **dict.fromkeys(encoders, backbone)},
+    }
+    task = {"class_path": "personae.tasks.selection.Selection", "init_args": {"model": made}}
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(yaml.safe_dump({"task": task, "seed": 0}))
+    run.save(run.build(str(recipe)), recipe.parent)
+    given = (str(recipe.parent), *files, "--out", str(tmp_path / "out"))
+    (one,) = explained(capsys, *given)["cases"][0]["shown"]
+    assert [effect["line"] for effect in one["effects"]] == lines
+    assert [effect["change"] is not None for effect in one["effects"]] == [place < read for place in range(4)]
+    assert said(tmp_path / "out" / one["picture"]).count("not read") == 4 - read
+    assert main(["explain", *given]) == 0
+    assert capsys.readouterr().out.count("not read") == 4 - read
 
 
 def test_the_picture_holds_the_words_and_who_said_them(
@@ -161,7 +221,8 @@ def test_cases_of_a_corpus_are_explained_and_the_true_reply_marked(
             for one in told["shown"]:
                 assert case.target.candidates[one["index"]] == one["text"]
                 assert one["score"] == pytest.approx(scores[case.id][one["index"]], abs=1e-5)
-                about = next(text for text in said(out / one["picture"]) if text.startswith(case.id))
+                of_model = f"{Path(model).name}, {case.id}: rank {one['rank']} of "
+                about = next(text for text in said(out / one["picture"]) if text.startswith(of_model))
                 assert ("not the true reply" in about) == (not one["true_reply"])
 
 

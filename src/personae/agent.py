@@ -190,11 +190,20 @@ class Agent:
             lines = self._read(example.facts(whose), whose)
             for number, line in enumerate(lines):
                 less = _with_persona(example, whose, lines[:number] + lines[number + 1 :])
-                left = self._scores(less)
-                left = self._log_shares(example, left) or left
-                for place, found in enumerate(effects):
-                    found.append(Effect(whose, line, left[place] - whole[place]))
+                if self._read_alike(example, less):
+                    changes: list[float | None] = [None] * len(places)
+                else:
+                    left = self._scores(less)
+                    left = self._log_shares(example, left) or left
+                    changes = [left[place] - whole[place] for place in range(len(places))]
+                for found, change in zip(effects, changes, strict=True):
+                    found.append(Effect(whose, line, change))
         return effects
+
+    def _read_alike(self, one: Example, other: Example) -> bool:
+        """Whether a model that says what it reads of a case reads the same of both."""
+        model = self.task.model
+        return hasattr(model, "sequences") and bool(model.sequences([one]) == model.sequences([other]))
 
     def _log_shares(self, example: Example, scores: Sequence[float]) -> list[float]:
         """What can be compared between personas where a score cannot: a logit means something beside those of other
@@ -246,5 +255,5 @@ def _with_persona(example: Example, whose: Owner, facts: tuple[str, ...]) -> Exa
 
 def _weightiest(effects: Sequence[Effect]) -> str | None:
     """The line without which the score falls most, None where none falls."""
-    most = min(effects, key=lambda effect: effect.change, default=None)
-    return most.line if most and most.change < -1e-6 else None
+    most = min(effects, key=lambda effect: effect.change or 0.0, default=None)
+    return most.line if most and (most.change or 0.0) < -1e-6 else None

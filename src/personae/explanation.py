@@ -58,7 +58,8 @@ def write(
     for case, shown in zip(told, explained, strict=True):
         for row, one in zip(case["shown"], shown, strict=True):
             speakers = [turn["speaker"] for turn in case["context"]]
-            picture.save(out / row["picture"], one, speakers, unit=case["unit"], about=_about(case, row, agent.scale))
+            about = f"{Path(model).name or model}, {_about(case, row, agent.scale)}"
+            picture.save(out / row["picture"], one, speakers, unit=case["unit"], about=about)
     result = {"model": model, "scale": agent.scale, "cases": told}
     lines.save([json.dumps(result)], out / "explanation.json")
     return result
@@ -73,7 +74,7 @@ def show(result: dict[str, Any]) -> None:
                 (
                     picture.OWNERS[effect["whose"]],
                     effect["line"],
-                    f"{effect['change']:+z.3f}",
+                    picture.changed(effect["change"]),
                     *([f"{effect['weight']:.3f}"] if weighed else []),
                 )
                 for effect in row["effects"]

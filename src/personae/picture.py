@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from personae.console import plain
 from personae.data import lines
@@ -137,7 +138,8 @@ def _effects(axes: Axes, y: float, effects: Sequence[Effect], title: str, unit: 
     if effects[0].weight is not None:
         axes.text(bars, y, "attention of the fusion", va="top")
     y += 0.3
-    begin, most = y, max(0.01, *(abs(effect.change) for effect in effects))  # less is rounding
+    most = max(0.01, *(abs(effect.change or 0.0) for effect in effects))  # less is rounding
+    begin, ticks = y, MaxNLocator(4, steps=[1, 2, 5, 10], symmetric=True).tick_values(-most, most)
     for place, effect in enumerate(effects):
         if place == 0 or effect.whose != effects[place - 1].whose:
             axes.text(MARGIN, y, f"about the {OWNERS[effect.whose]}", color=COLOURS[effect.whose], va="top", size=7)
@@ -148,13 +150,23 @@ def _effects(axes: Axes, y: float, effects: Sequence[Effect], title: str, unit: 
         axes.text(MARGIN + 0.1, y, str(number), ha="right", va="top")
         for row, part in enumerate(parts):
             axes.text(MARGIN + 0.2, y + 0.16 * row, part, va="top")
-        _bar(axes, middle, y + high / 2, effect.change / most * half, f"{effect.change:+z.3f}")
+        _bar(axes, middle, y + high / 2, (effect.change or 0.0) / ticks[-1] * half, changed(effect.change))
         if effect.weight is not None:
             axes.barh(y + high / 2, effect.weight * 1.2, 0.12, left=bars, color=matplotlib.colormaps[MAP](0.8))
             axes.text(bars + effect.weight * 1.2 + 0.05, y + high / 2, f"{effect.weight:.2f}", va="center", size=7)
         y += high + 0.08
     axes.plot([middle, middle], [begin + 0.12, y], color="0.4", linewidth=0.8)
-    return y + MARGIN
+    axes.plot([middle - half, middle + half], [y, y], color="0.4", linewidth=0.8)
+    for tick in ticks:
+        x = middle + tick / ticks[-1] * half
+        axes.plot([x, x], [y, y + 0.04], color="0.4", linewidth=0.8)
+        axes.text(x, y + 0.07, f"{tick:+zg}" if tick else "0", ha="center", va="top", size=7)
+    return y + 0.2 + MARGIN
+
+
+def changed(change: float | None) -> str:
+    """What is said of a line's effect."""
+    return "not read" if change is None else f"{change:+z.3f}"
 
 
 def _bar(axes: Axes, x: float, y: float, width: float, label: str) -> None:

@@ -94,11 +94,12 @@ class Ranked:
 @dataclass(frozen=True, slots=True)
 class Effect:
     """What a line of someone's persona does to a candidate: `change` is by how much the score changes when the line is
-    removed, `weight` the attention that the model's persona fusion pays to it (None where it has no such fusion)."""
+    removed (None where the model does not read it), `weight` the attention that the model's persona fusion pays to it
+    (None where it has no such fusion)."""
 
     whose: Whose
     line: str
-    change: float
+    change: float | None
     weight: float | None = None
 
 

@@ -73,17 +73,20 @@ class BERT(nn.Module):
 
     def collate(self, examples: Sequence[Example]) -> Passes:
         """The model's input."""
+        return self.encoder.gather(examples, self.sequences(examples))
+
+    def sequences(self, examples: Sequence[Example]) -> list[list[list[Keys]]]:
+        """What is read in each pass, for each candidate of each example."""
         read = [self._read(example) for example in examples]
         self.encoder.tokens(
             text
             for example, (said, personas) in zip(examples, read, strict=True)
             for text in itertools.chain(said, *personas, example.target.candidates)
         )
-        sequences = [
+        return [
             [self._sequences(said, personas, text) for text in example.target.candidates]
             for example, (said, personas) in zip(examples, read, strict=True)
         ]
-        return self.encoder.gather(examples, sequences)
 
     def size(self, example: Example) -> int:
         """The tokens of context and persona."""

@@ -71,6 +71,10 @@ class P5(nn.Module):
 
     def collate(self, examples: Sequence[Example]) -> Passes:
         """The model's input."""
+        return self.encoder.gather(examples, self.sequences(examples))
+
+    def sequences(self, examples: Sequence[Example]) -> list[list[list[Keys]]]:
+        """What is read for each candidate of each example, in one pass."""
         personas = [personas_read(example, self.persona, 2) for example in examples]
         replies = [example.target.candidates for example in examples]
         said = [[turn.text for turn in example.context.turns][-self.utterances :] for example in examples]
@@ -83,7 +87,7 @@ class P5(nn.Module):
         for turns, persona, candidates in zip(said, personas, replies, strict=True):
             chosen = zip(*(self._chosen(candidates, one) for one in persona), strict=True)
             read.append([[self._sequence(few, turns, reply)] for few, reply in zip(chosen, candidates, strict=True)])
-        return self.encoder.gather(examples, read)
+        return read
 
     def size(self, example: Example) -> int:
         """The tokens of the context."""
