@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet
@@ -53,6 +54,20 @@ def test_a_record_keeps_the_rank_of_every_true_reply(folder: Path, tmp_path: Pat
     assert about["model"] == "x"  # and not where it lay
     found = results.compare(folder, tmp_path / "kept")["metrics"]
     assert all(row["difference"]["value"] == 0 for row in found.values())
+
+
+def test_what_candidates_are_called_does_not_matter(folder: Path, tmp_path: Path) -> None:
+    drawn = shutil.copytree(folder, tmp_path / "drawn")
+    about = (drawn / "metrics.json").read_text()
+    (drawn / "metrics.json").write_text(about.replace("official", "own3"))
+    assert results.compare(folder, drawn)["n"] == results.compare(drawn, folder)["n"] == len(SCORES)
+    (drawn / "metrics.json").write_text(about.replace("0" * 64, "2" * 64))
+    with pytest.raises(InputError, match=r"chose from different candidates .*; if .* alone, compare with --reworded$"):
+        results.compare(folder, drawn)
+    rows = (drawn / "predictions.jsonl").read_text()
+    (drawn / "predictions.jsonl").write_text(rows.replace('"target": 0', '"target": 1'))
+    with pytest.raises(InputError, match=r"chose from different candidates .* with the same seed$"):
+        results.compare(folder, drawn)
 
 
 @pytest.mark.parametrize(

@@ -184,22 +184,25 @@ def record(folder: Path, out: Path) -> None:
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
     """Compares two results on the same examples, see `metrics.compare.compare`; where `b` was measured on the same
     dialogues `reworded`, in another file, examples are matched by their place. InputError where the candidates were not
-    the same."""
+    the same, by their digests."""
     if seed < 0:
         raise InputError(f"seed: {seed} is not at least 0")
     (about_a, rows_a), (about_b, rows_b) = read(run_a), read(run_b)
     draws = [about["data"]["candidates"] for about in (about_a, about_b)]
+    alike = [_shape(row) for row in rows_a] == [_shape(row) for row in rows_b]
     if reworded:
-        if [_shape(row) for row in rows_a] != [_shape(row) for row in rows_b]:
+        if not alike:
             raise InputError(
                 f"{run_a} and {run_b} are not of the same dialogues in the same order with the same candidates; "
                 "evaluate both on files that differ in the personas alone"
             )
         rows_b = [replace(b, id=a.id, dialogue=a.dialogue) for a, b in zip(rows_a, rows_b, strict=True)]
-    elif draws[0] != draws[1]:
+    elif draws[0]["sha256"] != draws[1]["sha256"]:
+        otherwise = "; if their files differ in the personas alone, compare with --reworded" if alike else ""
         raise InputError(
             f"{run_a} and {run_b} chose from different candidates ({draws[0]['name']} {draws[0]['sha256'][:12]}, "
             f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
+            f"{otherwise}"
         )
     return {"candidates": draws[0], **comparison.compare(rows_a, rows_b, seed=seed)}
 
