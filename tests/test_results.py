@@ -153,7 +153,12 @@ def test_a_recorded_run_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest
     assert sum(hits) / len(hits) == pytest.approx(about["metrics"]["hits@1/20"]["value"])
     assert results.read(Path("minilm-self"))[0]["model"] == "minilm"
     assert results.read(Path("tfidf-self/on-revised"))[0]["data"]["path"].endswith("revised.txt")
-    for name in ("starspace-nowhere", "../plans", "/nowhere"):
+    for name, near in (("minilm", "minilm-self"), ("selection/dim-personachat", "dim-personachat"), ("mine", "mime")):
+        (tmp_path / "mime").mkdir(exist_ok=True)
+        (tmp_path / "mime" / "metrics.json").touch()
+        with pytest.raises(InputError, match=f"^{name}: there is none; did you mean {near}\\?$"):
+            results.read(Path(name))
+    for name in ("../plans", "/nowhere"):
         with pytest.raises(InputError, match=f"{name}: there is none; give a run folder, .* minilm-self"):
             results.read(Path(name))
     (tmp_path / "minilm-self").mkdir()

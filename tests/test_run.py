@@ -547,7 +547,8 @@ def test_weights_of_another_shape_are_refused(finished: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("imn", r"imn: must be trained first"),
+        ("imn", r"imn: must be trained first: personae fit --config selection/imn-\S+ --out RUN, .* then give RUN"),
+        ("dmi", r"dmi: no such model; did you mean dim\?"),
         (RECIPE, rf"{RECIPE}: must be trained first: personae fit --config {RECIPE}"),
         ("nowhere", r"nowhere: no such model; give .* needs no training: .*minilm, tfidf"),
     ],

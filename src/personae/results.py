@@ -25,6 +25,7 @@ from personae.data.candidates import Draw
 from personae.data.read import locate
 from personae.metrics import compare as comparison
 from personae.metrics.ranking import ranks
+from personae.names import hint
 from personae.published import load, lookup, records
 from personae.tasks.base import Task
 from personae.types import Example, InputError, Paper, Row
@@ -138,10 +139,12 @@ def _recorded(name: Path) -> Path:
     if not name.is_absolute() and ".." not in name.parts and folder.is_dir():
         return folder if (folder / "metrics.json").exists() else folder / "on-original"  # of what is not trained
     names = sorted(path.name for path in records().iterdir() if path.name != "speed")
-    raise InputError(
-        f"{name}: there is none; give a run folder, or the --out of an evaluation, or the name of one of this version's"
-        f" runs: {', '.join(names)}"
+    beside = [str(file.parent) for file in name.parent.glob("*/metrics.json")]
+    otherwise = (
+        "give a run folder, or the --out of an evaluation, or the name of one of this version's runs: "
+        f"{', '.join(names)}"
     )
+    raise InputError(f"{name}: there is none; {hint(str(name), [*beside, *names], otherwise)}")
 
 
 def record(folder: Path, out: Path) -> None:

@@ -29,6 +29,7 @@ from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
 from personae.data.splits import keep_apart
+from personae.names import hint
 from personae.nn.cross_encoder import CrossEncoder
 from personae.published import lookup, records
 from personae.results import Precision
@@ -219,17 +220,22 @@ def load(model: str) -> Task:
     untrained = catalogue.untrained(model)
     if untrained is not None:
         return Selection(model=untrained()).eval()
-    trained = {one["name"]: one["trained"] for one in catalogue.models()}
-    if model in trained:
-        raise InputError(f"{model}: must be trained first (personae fit), then give its run folder")
+    known = {one["name"]: one for one in catalogue.models()}
+    if model in known:
+        raise InputError(
+            f"{model}: must be trained first: personae fit --config {known[model]['recipes'][0]} --out RUN, or another "
+            "recipe that `personae models` lists, then give RUN"
+        )
     recorded = records() / model / "recipe.yaml"
     if recorded.is_file():
         raise InputError(
             f"{model}: is recorded without weights; train it anew: personae fit --config {recorded} --out RUN"
         )
     if not folder.exists() and model not in recipes.shipped():
-        free = ", ".join(name for name in trained if not trained[name])
-        raise InputError(f"{model}: no such model; give a run folder, a recipe, or one that needs no training: {free}")
+        beside = [str(file.parent) for file in folder.parent.glob("*/config.json")]
+        free = ", ".join(name for name in known if not known[name]["trained"])
+        otherwise = f"give a run folder, a recipe, or one that needs no training: {free}"
+        raise InputError(f"{model}: no such model; {hint(model, [*known, *beside, *recipes.shipped()], otherwise)}")
     task = build(model)
     if hasattr(task.model, "loss"):
         raise InputError(f"{model}: must be trained first: personae fit --config {model} --out RUN, then give RUN")

@@ -181,5 +181,10 @@ def test_a_recipe_that_is_nowhere_is_refused_with_those_there_are(tmp_path: Path
         InputError, match=r"nowhere\.yaml: no such recipe; give a YAML file, or one of: .*selection/imn-toy"
     ):
         run.train(str(tmp_path / "nowhere.yaml"), {}, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"^dim-personachat: .*; did you mean selection/dim-personachat\?$"):
+        run.train("dim-personachat", {}, out=tmp_path / "run")
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(InputError, match=r"/nine\.yaml: no such recipe; did you mean .*/mine\.yaml\?$"):
+        run.train(str(tmp_path / "nine.yaml"), {}, out=tmp_path / "run")
     with pytest.raises(InputError, match="--config: name a recipe"):
         run.train(None, {}, out=tmp_path / "run")

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from personae.names import hint
 from personae.types import InputError
 
 
@@ -20,10 +21,12 @@ def find(recipe: str) -> Path:
     """The file of a recipe: a path, or the name of a shipped one. InputError where there is neither."""
     if Path(recipe).is_file():
         return Path(recipe)
-    try:
-        return shipped()[recipe]
-    except KeyError:
-        raise InputError(f"{recipe}: no such recipe; give a YAML file, or one of: {', '.join(shipped())}") from None
+    known = shipped()
+    if recipe not in known:
+        beside = map(str, Path(recipe).parent.glob("*.yaml"))
+        otherwise = f"give a YAML file, or one of: {', '.join(known)}"
+        raise InputError(f"{recipe}: no such recipe; {hint(recipe, [*known, *beside], otherwise)}")
+    return known[recipe]
 
 
 def read(recipe: str) -> dict[str, Any]:

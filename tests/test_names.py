@@ -1,0 +1,23 @@
+import pytest
+
+from personae.names import hint, nearest
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("dmi", "dim"), ("DIM", "dim"), ("minilm-self2", "minilm-self"), ("nowhere-dim", None), ("", None)],
+)
+def test_the_nearest_name(name: str, near: str | None) -> None:
+    assert nearest(name, ["dim", "minilm-self", "tfidf"]) == near
+
+
+def test_how_alike_they_must_be() -> None:
+    assert nearest("candidate", ["candidates"], alike=0.9) == "candidates"
+    assert nearest("ids", ["id"], alike=0.9) is None
+
+
+def test_a_hint_is_the_nearest_name_or_one_that_holds_it_or_what_else_to_do() -> None:
+    known = ["selection/dim-toy-long", "selection/dim-toy", "selection/hre"]
+    assert hint("selection/hri", known, "give one") == "did you mean selection/hre?"
+    assert hint("dim", known, "give one") == "did you mean selection/dim-toy?"
+    assert hint("zzz", known, "give one") == hint("zzz", [], "give one") == "give one"
