@@ -35,8 +35,9 @@ def test_a_dialogue(tmp_path: Path) -> None:
 
 
 def test_optional_fields(tmp_path: Path) -> None:
-    turns = [{"speaker": 1, "text": "hi", "candidates": None, "mood": 3}]
-    records = [changed(id=..., turns=turns, source="x"), changed(speakers=["ann", "bob"])]
+    turns = [{"speaker": 1, "text": "hi", "candidates": None, "mood": 3, "candidate": 2, "speaker_id": "ann"}]
+    extra = {"source": "x", "uid": 3, "persona": "x", "speaker_ids": []}
+    records = [changed(id=..., turns=turns, **extra), changed(speakers=["ann", "bob"])]
     first, second = jsonl.read(written(tmp_path, *records))
     assert (first.id, first.turns) == ("own-1", (Turn(1, "hi"),))
     assert [speaker.id for speaker in second.speakers] == ["ann", "bob"]
@@ -61,6 +62,12 @@ def test_anything_that_is_text_survives(tmp_path: Path) -> None:
         (changed(id=7), "own.jsonl:2: field id: is a number: a text is wanted"),
         (changed(id="d0"), "own.jsonl:2: field id: 'd0' is taken"),
         (changed(personas=...), "own.jsonl:2: field personas: is missing"),
+        (changed(personas=..., persona=[[], []]), "own.jsonl:2: field persona: is not known, personas is: rename it"),
+        (changed(Speakers=["ann", "bob"]), "own.jsonl:2: field Speakers: is not known, speakers is"),
+        (
+            changed(turns=[{"speaker": 1, "text": "a", "candidate": ["a", "b"]}]),
+            "own.jsonl:2: field turns[0].candidate: is not known, candidates is: rename it",
+        ),
         (changed(personas=[[]]), "own.jsonl:2: field personas: there are 1: two are wanted"),
         (changed(personas=["cats", []]), "own.jsonl:2: field personas[0]: is a text: a list is wanted"),
         (changed(personas=[[], ["a", 3]]), "own.jsonl:2: field personas[1][1]: is a number: a text is wanted"),

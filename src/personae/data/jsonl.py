@@ -5,7 +5,7 @@
 
 `personas` are the lines about speaker 0 and speaker 1, either may be `[]`. `candidates` are optional; the true reply is
 among them. `id` is optional (the file's name and the line's number without it), and so is `speakers`, two ids (the
-dialogue's id, "/0" and "/1" without it). Other keys are ignored."""
+dialogue's id, "/0" and "/1" without it). Other keys are ignored, but for those that look like one of these misspelt."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,8 +14,11 @@ from typing import Any, TypeVar
 
 from personae.data import lines
 from personae.data.candidates import choice
+from personae.names import nearest
 from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
+_DIALOGUE = {"id", "speakers", "personas", "turns"}
+_TURN = {"speaker", "text", "candidates"}
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any])
 
 
@@ -46,6 +49,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def parse(record: object, *, where: str, name: str) -> Dialogue:
     """The dialogue of one JSON object; `where` begins every message of an InputError, `name` is the id without one."""
     fields = _of(record, dict, where, "dialogue")
+    _spelt(fields, _DIALOGUE, where, "")
     identifier = _text(fields["id"], where, "id") if "id" in fields else name
     personas = _two(fields.get("personas"), where, "personas")
     facts = [texts(persona, where, f"personas[{k}]") for k, persona in enumerate(personas)]
@@ -89,6 +93,7 @@ def write(dialogues: Iterable[Dialogue], path: str | Path) -> None:
 
 def _turn(turn: object, where: str, field: str) -> Turn:
     fields = _of(turn, dict, where, field)
+    _spelt(fields, _TURN, where, f"{field}.")
     speaker = fields.get("speaker")
     if type(speaker) is not int or speaker not in (0, 1):
         raise InputError(f"{where}: field {field}.speaker: 0 or 1 is wanted, not {json.dumps(speaker)}")
@@ -96,6 +101,13 @@ def _turn(turn: object, where: str, field: str) -> Turn:
     offered, place = fields.get("candidates"), f"{field}.candidates"
     candidates = () if offered is None else texts(offered, where, place)
     return Turn(speaker, text, choice(candidates, text, f"{where}: field {place}"))
+
+
+def _spelt(fields: dict[str, Any], known: set[str], where: str, place: str) -> None:
+    """InputError where a field is not known, but like a known one that is not there."""
+    for name in fields:
+        if name not in known and (meant := nearest(name, known - fields.keys(), alike=0.85)):
+            raise InputError(f"{where}: field {place}{name}: is not known, {meant} is: rename it")
 
 
 def _of(value: object, kind: type[_Kind], where: str, field: str) -> _Kind:
