@@ -131,8 +131,6 @@ def fit(
     reported, drawn = _cases(splits["valid"], "corpus.valid")
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
-    if not reported:
-        raise InputError("corpus.valid: holds no reply of speaker 1 to a turn before it: there is nothing to report on")
     for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
         _check_persona(task, cases, f"corpus.{where}", "task.model.persona")
     keep_apart(splits)
@@ -287,8 +285,6 @@ def evaluate(
     cases, drawn = _cases(read(path), data, n=20 if candidates is None else candidates, seed=seed)
     if candidates is not None and drawn.name == "official":
         raise InputError(f"--candidates {candidates}: {data} has candidates of its own; leave the option out")
-    if not cases:
-        raise InputError(f"{data}: holds no reply of speaker 1 to a turn before it: there is nothing to measure")
     task = load(model).to(device)
     if persona is not None:
         aim(task, persona)
@@ -305,12 +301,19 @@ def evaluate(
 def _cases(
     dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
 ) -> tuple[list[Example], Draw]:
-    """The examples of dialogues that came from `where`, which an InputError names, with candidates; and their draw."""
+    """The examples of dialogues that came from `where`, which an InputError names, with candidates; and their draw.
+    InputError where one side's are wanted and there are none."""
     try:
         with_candidates, drawn = offered(dialogues, n=n, seed=seed, sides=sides)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return examples(with_candidates, sides=sides), drawn
+    cases = examples(with_candidates, sides=sides)
+    if not cases and sides == "second":
+        raise InputError(
+            f"{where}: holds no reply of speaker 1 to a turn before it, the only ones that are measured; let speaker 1 "
+            "be the one who replies, or give candidates to the turns that count"
+        )
+    return cases, drawn
 
 
 def _check_arguments(

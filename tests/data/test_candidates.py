@@ -62,8 +62,11 @@ def test_the_smallest_list_that_is_enough(make: Make) -> None:
     dialogues = [make(f"d{i}", "hi", f"reply {i}") for i in range(20)]
     for example in examples(draw(dialogues, n=20)):
         assert set(example.target.candidates) == {f"reply {i}" for i in range(20)}
-    with pytest.raises(InputError, match="d0#1: 20 candidates cannot be drawn: other dialogues have only 18 other"):
+    few = "d0#1: 20 candidates cannot be drawn: other dialogues have only 18 other replies"
+    with pytest.raises(InputError, match=f"{few} of speaker 1, and only these count: give more"):
         draw(dialogues[:19], n=20)
+    with pytest.raises(InputError, match=f"{few}: give more"):
+        draw(dialogues[:19], n=20, sides="both")
     with pytest.raises(InputError, match="1 are no choice"):
         draw(dialogues, n=1)
 

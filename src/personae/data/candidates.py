@@ -98,10 +98,11 @@ def _drawn(
         rng = random.Random(f"{seed}/{example.id}")
         barred = only_here | {example.target.text}
         if len(replies) - len(barred) < n - 1:
+            whose = " of speaker 1, and only these count" if sides == "second" else ""
             raise InputError(
                 f"{example.id}: {n} candidates cannot be drawn: other dialogues have only "
-                f"{len(replies) - len(barred)} other replies: give more dialogues, ask for fewer candidates, or give "
-                "them in the file"
+                f"{len(replies) - len(barred)} other replies{whose}: give more dialogues, ask for fewer candidates, or "
+                "give them in the file"
             )
         # As many as are barred are drawn on top, so that n - 1 are left whichever are struck out.
         sample = rng.sample(replies, min(len(replies), n - 1 + len(barred)))
