@@ -212,7 +212,7 @@ def test_what_the_plain_version_does_not_do_is_refused(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--data", "no-such-file.txt"], "no-such-file.txt: found neither here"),
+        (["--data", "no-such-file.txt"], "no-such-file.txt: there is nothing at"),
         (["--cases", "10000"], "--cases: 10000"),
     ],
 )

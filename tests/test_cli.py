@@ -313,7 +313,7 @@ def test_a_mistake_is_told_in_one_line(given: list[str], message: str, capsys: p
 
 def test_a_record_is_told_from_a_model(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "evaluate", "dim-personachat", "--data", "x")
-    assert "x: found neither" in told
+    assert "x: there is nothing at" in told
     candidates = ["--candidates", str(files["candidates"]), "--context", str(files["context"])]
     told = refused(capsys, "rank", "dim-personachat", "--persona", str(files["persona"]), *candidates)
     assert re.search(r"dim-personachat: is recorded without weights; train it anew: .* --config \S+recipe", told)

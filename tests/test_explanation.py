@@ -297,7 +297,9 @@ def test_what_is_wrong_is_named(
     assert "--case nosuch#1: is none of the" in message
     assert f"they are {first}, {second}, {third} and so on" in message
     assert "top: 0 is not at least 1" in refused(capsys, "tfidf", *files, "--top", "0", *out)
-    assert "nosuch.jsonl: found neither" in refused(capsys, "tfidf", "--data", "nosuch.jsonl", "--case", "a", *out)
+    assert "nosuch.jsonl: there is nothing at" in refused(
+        capsys, "tfidf", "--data", "nosuch.jsonl", "--case", "a", *out
+    )
     assert "no such model" in refused(capsys, "nosuch", *files, *out)
     assert not (tmp_path / "out").exists()
     assert "is a file; name a folder" in refused(capsys, "tfidf", *files, "--out", str(corpus))

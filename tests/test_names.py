@@ -20,4 +20,6 @@ def test_a_hint_is_the_nearest_name_or_one_that_holds_it_or_what_else_to_do() ->
     known = ["selection/dim-toy-long", "selection/dim-toy", "selection/hre"]
     assert hint("selection/hri", known, "give one") == "did you mean selection/hre?"
     assert hint("dim", known, "give one") == "did you mean selection/dim-toy?"
+    assert hint("dim-toys", known, "give one") == "did you mean selection/dim-toy?"
+    assert hint("selection/zzz", known, "give one") == hint("", known, "give one") == "give one"  # by the last part
     assert hint("zzz", known, "give one") == hint("zzz", [], "give one") == "give one"

@@ -414,7 +414,7 @@ def test_mistakes_are_named_before_anything_is_trained(
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", only=["Decoder"])
     with pytest.raises(InputError, match=r"gpu-full: no such recipe: .*encoder\.yaml-gpu \(for Encoder\)"):
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", budget="gpu-full")
-    with pytest.raises(InputError, match=r"nosuch\.jsonl: found neither"):
+    with pytest.raises(InputError, match=r"nosuch\.jsonl: there is nothing at"):
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", revised_train="nosuch.jsonl")
     with pytest.raises(InputError, match=r"is a folder: give one of its files"):
         reproduce(plan(place, "table1"), runs=tmp_path, out=tmp_path / "out", revised_train=str(tmp_path))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import PurePath
 
 
 def nearest(name: str, known: Iterable[str], *, alike: float = 0.65) -> str | None:
@@ -13,8 +14,8 @@ def nearest(name: str, known: Iterable[str], *, alike: float = 0.65) -> str | No
 
 
 def hint(name: str, known: Iterable[str], otherwise: str) -> str:
-    """What to say of a name that is not known: the nearest one, or the shortest that holds it, else what to do
-    `otherwise`."""
-    known = list(known)
-    near = nearest(name, known) or min((one for one in known if name in one), key=len, default=None)
-    return f"did you mean {near}?" if near else otherwise
+    """What to say of a name or a path that is not known: the known one whose last part is nearest, or the shortest that
+    holds its own, else what to do `otherwise`."""
+    parts, part = {PurePath(one).name: one for one in known}, PurePath(name).name
+    near = nearest(part, parts) or min((one for one in parts if part and part in one), key=len, default=None)
+    return f"did you mean {parts[near]}?" if near else otherwise

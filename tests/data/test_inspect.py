@@ -80,7 +80,7 @@ def test_verify_knows_no_file_or_another_content(tmp_path: Path) -> None:
         ("personachat", 9_152_813),
     ]
     assert [file["status"] for file in verify(tmp_path)["files"]] == ["differs"]
-    with pytest.raises(InputError, match="found neither"):
+    with pytest.raises(InputError, match="there is nothing at"):
         verify(tmp_path / "nothing")
 
 

@@ -83,9 +83,18 @@ def test_find_looks_here_then_below_the_folder_of_corpora(tmp_path: Path, monkey
     assert find("a.txt").resolve() == here / "a.txt"
     (here / "a.txt").unlink()
     assert find("a.txt") == below / "a.txt"
-    with pytest.raises(InputError, match=f"b.txt: found neither here nor at {below}/b.txt: set PERSONAE_DATA"):
+    nothing = "far: there is nothing at"
+    with pytest.raises(InputError, match=f"^{nothing} {here}/far or {below}/far: PERSONAE_DATA is {below}, give ano"):
+        find("far")
+    with pytest.raises(InputError, match=f"^{here}/{nothing} {here}/far: PERSONAE_DATA is {below}, give another"):
+        find(here / "far")
+    with pytest.raises(InputError, match=r"data/b\.txt or .*: did you mean data/a\.txt\?$"):
+        find("data/b.txt")
+    with pytest.raises(InputError, match=r"did you mean a\.txt\?$"):
         find("b.txt")
     monkeypatch.delenv("PERSONAE_DATA")
+    with pytest.raises(InputError, match=f"^{nothing} {here}/far or {here}/data/far: set PERSONAE_DATA to"):
+        find("far")
     assert find("a.txt").resolve() == here / "data" / "a.txt"
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from personae.data import jsonl, lines, parlai, personachat, synthetic_persona_chat
+from personae.names import hint
 from personae.types import Dialogue, InputError
 
 FORMS = {
@@ -18,12 +19,18 @@ FORMS = {
 
 def find(path: str | Path) -> Path:
     """The file or folder at `path`, else the one below PERSONAE_DATA (`data/` where that is not set). InputError names
-    both places."""
-    below = Path(os.environ.get("PERSONAE_DATA", "data")) / path
-    for place in (Path(path), below):
+    both places, and a file there whose name is like it."""
+    root = os.environ.get("PERSONAE_DATA")
+    places = list(dict.fromkeys((Path(path), Path(root or "data") / path)))
+    for place in places:
         if place.exists():
             return place
-    raise InputError(f"{path}: found neither here nor at {below}: set PERSONAE_DATA to the folder of your corpora")
+    there = [str(Path(path).parent / file.name) for place in places for file in place.parent.glob("*")]
+    otherwise = f"PERSONAE_DATA is {root}, " if root else "set PERSONAE_DATA to the folder of your corpora, or "
+    raise InputError(
+        f"{path}: there is nothing at {' or '.join(str(place.absolute()) for place in places)}: "
+        f"{hint(str(path), there, f'{otherwise}give another path')}"
+    )
 
 
 def read(path: str | Path) -> list[Dialogue]:
