@@ -322,6 +322,31 @@ def test_a_run_of_another_recipe_is_not_used(made: dict[str, Any], place: Path, 
         reproduce(other, runs=tmp_path / "runs", out=tmp_path / "out")
 
 
+def test_a_run_stands_beside_the_number_of_its_own_cell(place: Path, tmp_path: Path) -> None:
+    """Though its recipe names that of another; which cell it is trained for does not decide what it is."""
+    real, invented = plans.read("dim/table4"), plan(place, "table2")
+    recipe = yaml.safe_load((place / "encoder.yaml").read_text())
+    recipe["paper"] = {"name": "dim", "table": "table3", "row": "DIM", "column": "self/original hits@1"}
+    (tmp_path / "dim.yaml").write_text(yaml.safe_dump(recipe))
+    made = {"recipe": str(tmp_path / "dim.yaml"), "changes": {}}
+    cells = [replace(cell, **made) for cell in real.cells if cell.system != "DIM"]
+    ours = replace(real, forms=invented.forms, cells=tuple(cells), claims=())
+    reproduce(ours, runs=tmp_path / "runs", out=tmp_path / "out")
+    found = [json.loads(file.read_text())["published"] for file in sorted(tmp_path.glob("runs/*/metrics.json"))]
+    assert [(one["table"], one["row"], one["column"], one["value"]) for one in found] == [
+        ("table4", "DIM - context", "hits@1", 48.8),
+        ("table4", "DIM - persona", "hits@1", 63.8),
+    ]
+    interrupted = tmp_path / "runs" / "dim-none"
+    for name in ("metrics.json", "predictions.jsonl", "model.safetensors", "environment.json"):
+        (interrupted / name).unlink()
+    before = weights(tmp_path)
+    other = replace(ours, cells=tuple(replace(cell, system="DIM") for cell in cells))
+    reproduce(other, runs=tmp_path / "runs", out=tmp_path / "out")
+    assert before.items() < weights(tmp_path).items()
+    assert json.loads((interrupted / "metrics.json").read_text())["published"]["row"] == "DIM"
+
+
 def test_a_stage_may_come_first(place: Path, tmp_path: Path) -> None:
     shutil.copy(place / "encoder.yaml", tmp_path / "stage.yaml")
     staged = plan(

@@ -634,6 +634,24 @@ def test_the_published_number_stands_beside_the_result(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "IMN-RA"),
+        ({"corpus.train": "[mine.jsonl]", "seed": "1", "task.batch_size": "8"}, "IMN-RA"),
+        ({"task.model.persona": "partner"}, None),
+        ({"corpus.valid": "mine.jsonl"}, None),
+        ({"corpus": "{class_path: personae.data.toy.Selection}"}, None),
+        ({"task.model.fusion": "ca", "paper.row": "IMN-CA"}, "IMN-CA"),
+    ],
+)
+def test_a_published_number_is_of_the_model_and_what_it_is_measured_on(
+    changes: dict[str, str], expected: str | None
+) -> None:
+    paper = run._settings(run._parser(), "selection/imn-personachat-ra", changes).paper
+    assert (paper and paper.row) == expected
+
+
 def test_what_is_reported_on_is_read_before_training(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(
         "".join(

@@ -1,6 +1,7 @@
 """A paper's table made again: what is missing is trained under a budget, all is measured on the same cases, and the
 paper's numbers and ours are laid side by side."""
 
+import json
 import os
 import random
 import shlex
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from personae import published, results, run
+from personae import published, recipes, results, run
 from personae.data import lines
 from personae.data.candidates import examples, offered
 from personae.data.read import locate, read
@@ -145,6 +146,8 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
         begun = (job.folder / "recipe.yaml").exists()
         todo = "finished before" if job not in training else "to be resumed" if begun else "to be trained"
         say(f"  {job.folder.name}: {todo if job.trained else 'needs no training'}")
+    own = [cell for cell in cells if cell.recipe is not None and cell.measured == cell.trained]
+    papers = {kept.job(cell): cell.paper for cell in reversed(own)}  # of a run in several cells, the first one's
     seconds = _most(kept, training, lacking.values())
     minutes = int(seconds / 60) + 1
     most = f"{minutes // 60} h {minutes % 60} min"
@@ -152,6 +155,8 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
     for place, job in enumerate(training, 1):
         say(f"training {job.folder.name} ({place} of {len(training)}), at most {kept.budget.minutes} minutes")
         changes = {**dict(job.changes), "trainer.max_time": kept.budget.bound}
+        if job in papers and "paper" in recipes.read(job.recipe):
+            changes["paper"] = json.dumps(asdict(papers[job]))
         run.train(job.recipe, changes, out=job.folder, resume=(job.folder / "recipe.yaml").exists())
     for (job, form, timed), cell in lacking.items():
         if timed:

@@ -60,7 +60,7 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     if resume:
         before = _settings(parser, str(kept), {})
         for key in vars(before):
-            if key != "trainer" and settings[key] != before[key]:
+            if key not in ("trainer", "paper") and settings[key] != before[key]:
                 raise InputError(f"--resume: {key} is not what it was in {kept}; only the trainer may change")
     if settings.seed is None or settings.save_every is None:
         raise InputError("seed, save_every: a number is wanted, not null")

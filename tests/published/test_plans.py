@@ -1,5 +1,8 @@
 """The plans of all tables: nothing of a table is left out, and what they name is there."""
 
+import json
+from collections import defaultdict
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from personae.published import plans
 from personae.published.plans import SPEED
 from personae.reproduce import _untrained
 from personae.shelf import BUDGETS, Job, Shelf, differences
+from personae.types import Paper
 
 CELLS = {
     "dim/table2": 10,
@@ -70,6 +74,24 @@ def test_what_a_plan_names_is_there(name: str, tmp_path: Path) -> None:
     for job, cell in jobs.items():
         run._settings(run._parser(), job.recipe, dict(job.changes))
         assert _untrained(job).model.persona == cell.persona
+
+
+def test_a_record_stands_beside_the_number_of_a_cell_that_it_is_of() -> None:
+    served = defaultdict[Path, list[tuple[str, str, str, str]]](list)
+    for name in CELLS:
+        plan = plans.read(name)
+        shelf = Shelf(published.records(), BUDGETS["cpu-small"], plan.forms, {}, recorded=True)
+        for cell in plan.cells:
+            if cell.recipe and cell.metric == "hits@1" and cell.measured == cell.trained == "original":
+                served[shelf.job(cell).folder / "metrics.json"].append(astuple(cell.paper))
+    there = [file for file in served if file.exists()]
+    assert len(there) >= 36
+    for file in there:
+        told = json.loads(file.read_text("utf-8"))["published"]
+        assert (told["name"], told["table"], told["row"], told["column"]) in served[file], file
+        assert told["value"] == published.lookup(Paper(*served[file][0])), file
+        recipe = recipes.read(str(file.with_name("recipe.yaml")))
+        assert recipe["paper"] == {key: told[key] for key in ("name", "table", "row", "column")}, file
 
 
 def test_every_record_is_of_a_recipe_as_it_is_now() -> None:

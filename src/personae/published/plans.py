@@ -16,7 +16,7 @@ import yaml
 
 from personae import published
 from personae.published import Table
-from personae.types import InputError, Whose
+from personae.types import InputError, Paper, Whose
 
 SPEED = "cases/second"
 
@@ -30,10 +30,12 @@ _FILES = resources.files(published) / "plans"
 class Cell:
     """A number of a table, and what makes ours: a `model` that needs no training, or a `recipe` with `changes`.
 
-    `group` is the column's name without its metric; `trained` and `measured` are wordings of the personas; `first` is
-    the recipe of a stage that is trained before; `cases`, how many are timed (None: all); `why`, why ours is not made.
+    `table` is PAPER/TABLE, `group` the column's name without its metric; `trained` and `measured` are wordings of the
+    personas; `first` is the recipe of a stage that is trained before; `cases`, how many are timed (None: all); `why`,
+    why ours is not made.
     """
 
+    table: str
     system: str
     column: str
     group: str
@@ -48,6 +50,12 @@ class Cell:
     first: str | None = None
     cases: int | None = None
     why: str = ""
+
+    @property
+    def paper(self) -> Paper:
+        """Where its number is published."""
+        name, _, table = self.table.partition("/")
+        return Paper(name, table, self.system, self.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +104,12 @@ def read(name: str) -> Plan:
 
 def make(name: str, paper: str, printed: Mapping[str, Table], said: Mapping[str, Any]) -> Plan:
     """The plan of one of the tables that `paper` has `printed`; `said` is the paper's file with what it shares."""
-    table = name.partition("/")[2]
+    of, _, table = name.partition("/")
     about = said["tables"][table]
-    cells = _cells(table, printed, said)
+    cells = _cells(name, printed, said)
     axes = {key: about[key] for key in ("rows_are", "columns_are") if key in about}
     elsewhere = axes.get("columns_are", "")
-    claims = _claims(about.get("claims", {}), cells, lambda other: _cells(other, printed, said), elsewhere)
+    claims = _claims(about.get("claims", {}), cells, lambda other: _cells(f"{of}/{other}", printed, said), elsewhere)
     texts = {key: {**said, **about}[key] for key in ("title", "asks", "words", "stands_in", "remarks")}
     return Plan(name=name, paper=paper, forms=said["forms"], cells=cells, claims=tuple(claims), **texts, **axes)
 
@@ -112,7 +120,8 @@ def _load(paper: str) -> dict[str, Any]:
     return {**shared, **own, "systems": {**shared["systems"], **own["systems"]}}
 
 
-def _cells(table: str, printed: Mapping[str, Table], said: Mapping[str, Any]) -> tuple[Cell, ...]:
+def _cells(name: str, printed: Mapping[str, Table], said: Mapping[str, Any]) -> tuple[Cell, ...]:
+    table = name.partition("/")[2]
     about = said["tables"][table]
     common = {key: about[key] for key in ("persona", "trained", "measured") if key in about}
     columns = [_parts(column) for column in printed[table].columns]
@@ -124,7 +133,7 @@ def _cells(table: str, printed: Mapping[str, Table], said: Mapping[str, Any]) ->
             entry = {**common, **said["columns"].get(group, {}), **makes}
             if group not in known:
                 entry["why"] = makes.get("why", "the paper has no number here")
-            cells.append(Cell(system, column, group, metric, number, **entry))
+            cells.append(Cell(name, system, column, group, metric, number, **entry))
     return tuple(cells)
 
 

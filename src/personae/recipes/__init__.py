@@ -10,6 +10,9 @@ import yaml
 from personae.names import hint
 from personae.types import InputError
 
+MEASURED = {"task", "task.model", "corpus", "corpus.valid"}
+"""The arguments that a published number is of."""
+
 
 def shipped() -> dict[str, Path]:
     """Names ("selection/imn-personachat-ra") and files of the recipes that are shipped."""
@@ -43,7 +46,12 @@ def read(recipe: str) -> dict[str, Any]:
 
 def change(arguments: dict[str, Any], changes: Mapping[str, str]) -> None:
     """Sets arguments by dotted names: "task.model.hidden" reaches into `init_args` where there is a `class_path`. The
-    values are YAML. InputError where a name leads through something that has no parts."""
+    values are YAML. What is published of a recipe, its `paper`, is of its own model and what that is measured on: where
+    these change, it is left out unless another is named. InputError where a name leads through something that has no
+    parts."""
+    changed = {".".join(name.split(".")[:2]) for name in changes}
+    if changed & MEASURED and not any(name.partition(".")[0] == "paper" for name in changes):
+        arguments.pop("paper", None)
     for name, value in changes.items():
         *parents, leaf = name.split(".")
         place: Any = arguments
