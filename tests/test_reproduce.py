@@ -347,6 +347,52 @@ def test_a_run_stands_beside_the_number_of_its_own_cell(place: Path, tmp_path: P
     assert json.loads((interrupted / "metrics.json").read_text())["published"]["row"] == "DIM"
 
 
+@pytest.mark.parametrize(
+    ("damaged", "content", "message"),
+    [
+        ("encoder/predictions.jsonl", "{", r"predictions\.jsonl:1: is damaged"),
+        ("encoder/metrics.json", "{}", r"metrics\.json: is damaged"),
+        ("encoder/environment.json", "{}", r"environment\.json: is damaged"),
+        ("encoder/on-revised/predictions.jsonl", "", r"predictions\.jsonl: the file is empty"),
+        ("encoder/model.safetensors", "", r"model\.safetensors or config\.json is damaged"),
+    ],
+)
+def test_damage_is_found_before_anything_is_trained(
+    made: dict[str, Any], place: Path, tmp_path: Path, damaged: str, content: str, message: str
+) -> None:
+    shutil.copytree(place / "runs" / "encoder", tmp_path / "encoder")
+    if "on-revised" in damaged:
+        run.evaluate(
+            str(tmp_path / "encoder"), str(place / "valid-revised.jsonl"), out=tmp_path / "encoder" / "on-revised"
+        )
+    else:
+        shutil.rmtree(tmp_path / "encoder" / "on-revised", ignore_errors=True)
+    (tmp_path / damaged).write_text(content)
+    file = str(place / "train-revised.jsonl")
+    with pytest.raises(InputError, match=message):
+        reproduce(plan(place, "table2"), runs=tmp_path, out=tmp_path / "out", revised_train=file)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_what_is_measured_on_is_not_trained_on(place: Path, tmp_path: Path) -> None:
+    shutil.copy(place / "valid.jsonl", tmp_path / "copy.jsonl")
+    measured, copy = str(place / "valid.jsonl"), str(tmp_path / "copy.jsonl")
+    train, same = str(place / "train.jsonl"), str(tmp_path / "same.jsonl")
+    shutil.copy(train, same)
+    for given, message in (
+        (
+            {"train": measured},
+            r"--train .*valid\.jsonl: holds 30 of the dialogues of .*valid\.jsonl, which is measured",
+        ),
+        ({"train": copy}, r"--train .*copy\.jsonl: holds 30 of the dialogues"),
+        ({"revised_train": copy}, r"--revised_train .*copy\.jsonl: holds 30 of the dialogues"),
+        ({"train": train, "revised_train": same}, r"--train, --revised_train: are the same file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reproduce(plan(place, "table2"), runs=tmp_path / "runs", out=tmp_path / "out", **given)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_stage_may_come_first(place: Path, tmp_path: Path) -> None:
     shutil.copy(place / "encoder.yaml", tmp_path / "stage.yaml")
     staged = plan(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from personae import published, recipes, results, run
 from personae.data import lines
 from personae.data.candidates import examples, offered
+from personae.data.inspect import overlap
 from personae.data.read import locate, read
 from personae.metrics.compare import interval
 from personae.published import page
@@ -32,6 +33,9 @@ PREPARING = 180
 
 SAMPLE = 64
 """Cases that a model scores before anything begins, to see how long all of them will take."""
+
+TRAINING = {"--train": "original", "--revised_train": "revised"}
+"""The options that name a file to train on, and how its personas are worded."""
 
 Say = Callable[[str], None]
 
@@ -62,8 +66,8 @@ def reproduce(
         shipped: train and measure nothing, and lay out what is recorded of this version's own runs.
         say: is told what is done, and before that, how long it takes at most.
 
-    Raises InputError before anything is trained where a row, a recipe or a file is not there, or where a folder holds
-    another run.
+    Raises InputError before anything is trained where a row, a recipe or a file is not there, where a file to train
+    on has what is measured on, or where a folder holds another run or a damaged one.
     """
     labels = list(dict.fromkeys(cell.system for cell in plan.cells))
     if runs is not None and runs.exists() and not runs.is_dir():
@@ -73,7 +77,7 @@ def reproduce(
     out = out or Path("reproduced", plan.name.replace("/", "-"))
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
-    files = {"original": train, "revised": revised_train}
+    files = dict(zip(TRAINING.values(), (train, revised_train), strict=True))
     if shipped and (runs or only or train or revised_train):
         raise InputError("--shipped: is of this version's own runs; leave --runs, --only, --train, --revised_train out")
     given = {"--budget": budget, "--runs": runs, "--out": out, "--train": train, "--revised_train": revised_train}
@@ -85,6 +89,7 @@ def reproduce(
     if not shipped:
         wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
         _check(kept, wanted, plan.name)
+        _check_finished(kept, plan, wanted)
         _make(kept, wanted, say)
     out.mkdir(parents=True, exist_ok=True)
     rows = [_row(kept, cell) for cell in plan.cells]
@@ -107,7 +112,8 @@ def reproduce(
 
 
 def _check(kept: Shelf, cells: Sequence[Cell], table: str) -> None:
-    """InputError where a recipe or a file is missing, or a folder holds another run than is wanted."""
+    """InputError where a recipe or a file is missing, what is trained on is measured on, or a folder holds another run
+    than is wanted."""
     rows: dict[str, dict[str, None]] = {}
     for cell in cells:
         for recipe in kept.missing(cell):
@@ -117,14 +123,37 @@ def _check(kept: Shelf, cells: Sequence[Cell], table: str) -> None:
         raise InputError(f"--budget {kept.budget.name}: no such recipe: {missing}; choose other rows with --only")
     for cell in cells:
         locate(kept.file(cell.measured))
-    for file in filter(None, kept.training.values()):
-        read(file)
+    given = [(option, kept.training[form]) for option, form in TRAINING.items()]
+    for (option, file), form in product(given, dict.fromkeys(cell.measured for cell in cells)):
+        measured = kept.file(form)
+        if file and (shared := overlap(file, measured)["shared"]["dialogues"]):
+            raise InputError(
+                f"{option} {file}: holds {shared} of the dialogues of {measured}, which is measured on; train on others"
+            )
+    digests = [results.sha256(locate(file)[0]) for _, file in given if file]
+    if len(set(digests)) < len(digests):
+        raise InputError("--train, --revised_train: are the same file; name one with other personas, or leave one out")
     for job in _jobs(kept, cells):
         if unlike := kept.differences(job):
             raise InputError(
                 f"{job.folder}: is not the run that {table} is made of ({'; '.join(unlike)}); move it away, or name "
                 "another folder with --runs"
             )
+
+
+def _check_finished(kept: Shelf, plan: Plan, wanted: Sequence[Cell]) -> None:
+    """InputError where something is damaged of what is finished and will be shown, or built on."""
+    read_once = cache(results.read)
+    for cell in (*plan.cells, *chain.from_iterable((claim.better, claim.worse) for claim in plan.claims)):
+        file = kept.result(cell)
+        if file is not None and cell.metric != SPEED:
+            read_once(file.parent)
+            if (job := kept.job(cell)).trained:
+                kept.spent(job)
+    unmeasured = {kept.job(cell) for cell in wanted if cell.metric != SPEED and not kept.result(cell)}
+    for job in {*unmeasured, *(job.first for job in unmeasured if job.first and not job.finished)}:
+        if job.trained and job.finished:
+            run.load(str(job.folder))
 
 
 def _jobs(kept: Shelf, cells: Sequence[Cell]) -> dict[Job, Cell]:
