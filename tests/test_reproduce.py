@@ -15,7 +15,7 @@ import yaml
 from personae import recipes, run, shelf
 from personae.cli import main
 from personae.data import jsonl, toy
-from personae.published import Table, plans
+from personae.published import Table, page, plans
 from personae.published.plans import Plan
 from personae.reproduce import reproduce
 from personae.types import Dialogue, InputError, Persona
@@ -227,7 +227,8 @@ def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, An
     numbers = f"| Encoder | 50.0 | **{row['ours']:.1f}** [{row['low']:.1f}, {row['high']:.1f}] | 60.0 |"
     assert numbers in page
     line = next(line for line in page.splitlines() if line.startswith(numbers))
-    assert f"| {row['n']} | self | cpu-small | original, {row['replies']:,} replies | valid.jsonl |" in line
+    share = round(4 * 16 / row["replies"], 2)  # steps of a batch
+    assert f"| {row['n']} | self | cpu-small | original, {share} × {row['replies']:,} replies | valid.jsonl |" in line
     assert f"official `{row['measured']['candidates']['sha256'][:12]}`" in line
     mark = re.search(r"\| Writer \| 70\.0 \| (\([a-z]\)) \| - \| \1 \|", page)
     assert mark is not None
@@ -236,6 +237,10 @@ def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, An
     assert f"personae reproduce invented/table1 --budget cpu-small --runs {place / 'runs'}" in page
     assert "not run: Encoder over Encoder, told (table2, persona self) (self hits@1)." in page
     assert "small enough for a processor" in page
+    bound = "- Bound of 00:00:30:00 (days, hours, minutes, seconds): `encoder`, `encoder-partner`."
+    assert bound in page
+    assert "- Ended by a bound: none." in page
+    assert "(shared)" not in page
     assert "not 300" in page  # why numbers are low
     picture = (place / "one" / "table.svg").read_bytes()
     assert ElementTree.fromstring(picture).tag.endswith("svg")
@@ -440,6 +445,8 @@ def test_a_run_that_its_bound_stopped_says_so(place: Path, tmp_path: Path) -> No
 
 def test_a_run_that_took_longer_than_the_budget_says_so(place: Path, tmp_path: Path) -> None:
     run.train(str(place / "encoder.yaml"), {}, out=tmp_path / "encoder")
+    spent = shelf.spent(shelf.Job(tmp_path / "encoder", str(place / "encoder.yaml")))
+    assert (spent["bound"], spent["epochs"]) == (None, round(4 * 16 / spent["replies"], 2))
     for seconds, budget in ((1700, "cpu-small"), (1900, "by hand")):
         spent = json.loads((tmp_path / "encoder" / "environment.json").read_text())
         (tmp_path / "encoder" / "environment.json").write_text(json.dumps({**spent, "cpu_seconds": seconds}))
@@ -447,6 +454,7 @@ def test_a_run_that_took_longer_than_the_budget_says_so(place: Path, tmp_path: P
         assert rows["Encoder", "hits@1"]["budget"] == budget
         page = (tmp_path / "out" / "table.md").read_text()
         assert ("`encoder` was trained by hand, 1,900 processor seconds" in page) == (budget == "by hand")
+        assert "Bound of" not in page
 
 
 def test_rows_and_columns_may_be_named_in_words(made: dict[str, Any], place: Path, tmp_path: Path) -> None:
@@ -456,6 +464,27 @@ def test_rows_and_columns_may_be_named_in_words(made: dict[str, Any], place: Pat
     page = (tmp_path / "out" / "table.md").read_text()
     assert "| made of | hits@1, paper |" in page
     assert "made of Encoder over made of Encoder, later" in page
+
+
+def test_orderings_are_told_of_where_there_are_some(place: Path, tmp_path: Path) -> None:
+    some = plan(place, "table1")
+    content = reproduce(some, runs=tmp_path / "runs", out=tmp_path, only=["Counter"])
+    text = page.markdown(some, content)
+    assert "Not looked at, since one of the two was not run: Encoder over Counter" in text
+    assert "Orderings looked at" not in text
+
+
+def test_a_context_that_is_read_once_for_all_candidates_is_marked(tmp_path: Path) -> None:
+    content = reproduce(plans.read("persona-fusion/table3"), shipped=True, out=tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert re.findall(r"^\| (\S+) \(shared\) \|", text, re.MULTILINE) == ["BERT"]
+    assert text.count("*(shared)*: context and persona are read once") == 1
+    assert {row["system"] for row in content["rows"] if row.get("shared")} == {"BERT"}
+
+
+def test_a_row_of_another_table_is_named_once() -> None:
+    claims = plans.read("persona-fusion/table5").claims
+    assert {claim.named for claim in claims if claim.worse.table.endswith("table4")} == {"IMN-RA (table4, self)"}
 
 
 def test_a_backbone_may_lie_elsewhere(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ SCORES = [
 ]
 
 
-SPENT = {"seed": 0, "cpu_seconds": 3.5, "stopped": False, "corpus": {"train": 7}}
+SPENT = {"seed": 0, "steps": 4, "cpu_seconds": 3.5, "stopped": False, "corpus": {"train": 7}}
 
 
 @pytest.fixture

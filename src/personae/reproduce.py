@@ -297,6 +297,7 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
         **_scaled(value, 100 if row["unit"] == "%" else 1),
         "n": value["n"],
         "run": job.folder.name,
+        "shared": job.shared,
         **training,
         "measured": about["data"],
         "batch": about.get("batch"),

@@ -33,7 +33,7 @@ from personae.types import Example, InputError, Paper, Row
 RANKS = "ranks.parquet"
 WEIGHTS = "model.safetensors"
 
-SPENT = ("seed", "cpu_seconds", "stopped", "corpus.train")
+SPENT = ("seed", "steps", "cpu_seconds", "stopped", "corpus.train")
 """What environment.json tells of a training."""
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]

@@ -98,6 +98,11 @@ class Job:
         named = self.arguments()["trainer"]["init_args"].get("precision") if self.trained else None
         return named or "32-true"
 
+    @property
+    def shared(self) -> bool:
+        """Whether its model reads a context once for all candidates, where it might read it anew with each."""
+        return self.trained and bool(self.arguments()["task"]["init_args"]["model"].get("init_args", {}).get("shared"))
+
     def arguments(self) -> dict[str, Any]:
         """The recipe with its changes, not yet checked; of a model that needs no training, its name as the task."""
         if not self.trained:
@@ -227,18 +232,20 @@ def differences(job: Job) -> list[str]:
 
 
 def spent(job: Job) -> dict[str, Any]:
-    """What a finished run was trained with and on, the run that it starts from included, and whether its time was over
-    first."""
+    """What a finished run was trained with and on, and how many times through it; whether its time was over first. The
+    run that it starts from is included, but for its replies."""
     about = results.read_json(job.folder / "environment.json", *results.SPENT)
     recipe = recipes.read(str(job.folder / "recipe.yaml"))
-    corpus = recipe["corpus"]
+    corpus, trainer, replies = recipe["corpus"], recipe["trainer"]["init_args"], about["corpus"]["train"]
+    seen = about["steps"] * trainer.get("accumulate_grad_batches", 1) * recipe["task"]["init_args"]["batch_size"]
     own = {
         "seed": about["seed"],
         "cpu_seconds": about["cpu_seconds"],
-        "bound": recipe["trainer"]["init_args"].get("max_time"),
+        "bound": trainer.get("max_time"),
         "stopped": about["stopped"],
         "trained": corpus.get("init_args", {}).get("train", [corpus["class_path"]]),
-        "replies": about["corpus"]["train"],
+        "replies": replies,
+        "epochs": round(seen / replies, 2),
     }
     if job.first is None:
         return own

@@ -13,9 +13,13 @@ Rows = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 
 _MEASURED = """In brackets are 95 % intervals: where the number would lie for other dialogues like these. *n* is the
-number of replies; *candidates* says where the 20 replies to choose from come from, and a digest of them; *CPU s* are
-the processor seconds of training, *stopped*: the budget's bound ended it before its recipe did, so that the number
-would be another with more time."""
+number of replies; *trained on* says how the personas are worded, and how many times training went through how many
+replies (0.5 ×: through half of them, once); *candidates*, where the 20 replies to choose from come from, and a digest
+of them; *CPU s* are the processor seconds of training, *stopped*: a bound of time ended it before its recipe did, so
+that the number would be another with more time."""
+
+_SHARED = """*(shared)*: context and persona are read once for all candidates of a case, which then attend to them; the
+paper's system reads them anew with each candidate, which takes longer."""
 
 _TIMED = """In brackets are 95 % intervals, over batches. *n* is the number of cases that were timed, *batch* how many
 are scored at once. A machine that is busy with other things gives lower numbers."""
@@ -38,6 +42,7 @@ def markdown(plan: Plan, content: dict[str, Any]) -> str:
         "![The paper's numbers and ours](table.svg)",
         "## The numbers",
         _TIMED if timed else _MEASURED,
+        _SHARED if any(row.get("shared") for row in content["rows"]) else "",
         *(
             f"{f'### {_column(plan, group)}' if group else ''}\n\n{_table(plan, systems, reasons)}"
             for group, systems in _arranged(plan, content["rows"]).items()
@@ -68,13 +73,13 @@ def _table(plan: Plan, systems: dict[str, dict[str, dict[str, Any]]], reasons: l
         cells = [cell for row in numbers.values() for cell in (_number(row["published"]), _ours(row, reasons))]
         row = next(iter(numbers.values()))
         made = [_about(row)[name] if "why" not in row else "" for name in about]
-        lines.append((system, *cells, *made))
+        lines.append((f"{system} (shared)" if row.get("shared") else system, *cells, *made))
     return _grid((plan.rows_are, *names, *about), lines)
 
 
 def _about(row: dict[str, Any]) -> dict[str, str]:
     draw = row["measured"]["candidates"]
-    trained = f"{row['wording']}, {row['replies']:,} replies" if "replies" in row else "nothing"
+    trained = f"{row['wording']}, {row['epochs']:g} × {row['replies']:,} replies" if "replies" in row else "nothing"
     return {
         "n": f"{row['n']:,}",
         "batch": str(row["batch"]),
@@ -119,11 +124,14 @@ def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
     parts = [
         "## What the paper finds in it, and what is found here",
         f"""Each line is an ordering that the paper sees, and the lead of the first over the second. *Yes*: ours lead
-too, and the interval leaves 0 out, as it would once in forty times without any difference; orderings looked at:
-{len(lines)}. *p* is of a test as papers print it, which takes replies of one dialogue as independent, so that it is
-somewhat too small. Neither says how the same systems would do with other seeds. *CPU s*: the processor seconds of their
-training.""",
-        _grid(columns, lines) if lines else "",
+too, and the interval leaves 0 out, as it would once in forty times without any difference; *not shown*: 0 is within
+it; *no, the reverse*: the second leads, and 0 is out. Orderings looked at: {len(lines)}. *p* is of a test as papers
+print it, which takes replies of one dialogue as independent, so that it is somewhat too small. Neither says how the
+same systems would do with other seeds. *CPU s*: the processor seconds of their training.
+
+{_grid(columns, lines)}"""
+        if lines
+        else "",
         f"Not looked at, since one of the two was not run: {unseen}." if unseen else "",
     ]
     return "\n\n".join(filter(None, parts))
@@ -145,13 +153,16 @@ def _making(content: dict[str, Any]) -> str:
     files = {row["wording"]: ", ".join(f"`{file}`" for file in row["trained"]) for row in trained}
     seeds = sorted({row["seed"] for row in trained})
     runs = list(dict.fromkeys(row["run"] for row in trained))
+    bounds = {row["run"]: row["bound"] for row in trained if row["bound"]}
     stopped = list(dict.fromkeys(row["run"] for row in trained if row["stopped"]))
     longer = {row["run"]: row["cpu_seconds"] for row in trained if row["budget"] != budget["name"]}
-    said = [f"- Budget `{budget['name']}`: {budget['about']}. Bound of a run: {budget['minutes']} minutes."]
+    said = [f"- Budget `{budget['name']}`: {budget['about']}."]
     if runs:
-        said.append(
-            f"- Runs: {', '.join(f'`{run}`' for run in runs)}; stopped by that: {', '.join(stopped) or 'none'}."
-        )
+        said.append(f"- Runs: {_code(runs)}, each for the steps or epochs of its recipe, unless a bound ended it.")
+        for bound in dict.fromkeys(bounds.values()):
+            under = [run for run in bounds if bounds[run] == bound]
+            said.append(f"- Bound of {bound} (days, hours, minutes, seconds): {_code(under)}.")
+        said.append(f"- Ended by a bound: {_code(stopped) or 'none'}.")
         said += [f"- `{run}` was trained by hand, {spent:,.0f} processor seconds." for run, spent in longer.items()]
         said.append(
             f"- Seeds: {', '.join(map(str, seeds))}; one run a number. An interval tells of other dialogues only."
@@ -214,6 +225,10 @@ def _transposed(points: Sequence[tuple[float, int]]) -> tuple[list[float], list[
 
 def _grid(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *lines))
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _mark(place: int) -> str:

@@ -165,7 +165,7 @@ def _claims(
                 if not rows:
                     raise InputError(f"claims: there is no row {label!r}")
                 column = f"{columns_are} {group}".strip() if group else ""
-                place = ", ".join(filter(None, (table and f"{table}, persona {rows[0].persona}", column)))
+                place = ", ".join(filter(None, (table, column or (table and f"persona {rows[0].persona}"))))
                 for worse in rows:
                     if worse.metric == better.metric and None not in (better.published, worse.published):
                         yield Claim(better, worse, f"{other} ({place})" if place else other)
