@@ -99,6 +99,26 @@ def test_recipes_fit_their_signatures(tmp_path: Path) -> None:
         assert settings.task.init_args.model.init_args.hidden
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_the_model_of_the_tutorial_learns_with_any_seed(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (data,) = (text for page, text in blocks("python") if page == "tutorial.md" and "jsonl.write" in text)
+    exec(compile(data, "tutorial.md", "exec"), {})
+    (recipe,) = (
+        re.search(r"> mine\.yaml <<'END'\n(.*?)^END$", text, re.S | re.M)
+        for _, text in blocks("sh")
+        if "> mine.yaml" in text
+    )
+    assert recipe is not None
+    Path("mine.yaml").write_text(recipe[1], encoding="utf-8")
+    result = run.train("mine.yaml", {"seed": str(seed)}, out=Path("mine"))
+    assert result["n"] == 2133
+    assert result["metrics"]["hits@1/20"]["value"] > 0.95
+
+
 def test_links_resolve() -> None:
     links = [(page, link) for page, text in prose() for link in re.findall(r"\]\(([^)]+)\)", text)]
     relative = [(page, link) for page, link in links if not link.startswith("https://")]
