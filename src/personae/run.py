@@ -32,6 +32,7 @@ from personae.data.splits import keep_apart
 from personae.names import hint
 from personae.nn.cross_encoder import CrossEncoder
 from personae.published import lookup, records
+from personae.recipes import mistakes
 from personae.results import Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
@@ -68,7 +69,7 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
         raise InputError(f"seed: {settings.seed} is not between 0 and {(1 << 32) - 1}")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(settings.seed, verbose=False)
-    made = _checked(lambda: parser.instantiate(settings), source)
+    made = mistakes.checked(lambda: parser.instantiate(settings), source, changes, fit)
     new, earlier = not out.exists(), kept.read_text(encoding="utf-8") if kept.exists() else None
     out.mkdir(parents=True, exist_ok=True)
     with checkpoint.alone(lock) if made["trainer"].is_global_zero else nullcontext():
@@ -364,7 +365,7 @@ def _init(task: Task, folder: str) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(fit, skip={"out", "resume"}, sub_configs=False)
+    parser.add_function_arguments(fit, skip={*recipes.APART}, sub_configs=False)
     return parser
 
 
@@ -377,7 +378,7 @@ def _settings(parser: ArgumentParser, recipe: str, changes: Mapping[str, str]) -
     """A recipe's arguments with changes made, checked against the signatures that they are for."""
     arguments = recipes.read(recipe)
     recipes.change(arguments, changes)
-    settings: Namespace = _checked(lambda: parser.parse_object(arguments), recipe)
+    settings: Namespace = mistakes.checked(lambda: parser.parse_object(arguments), recipe, changes, fit)
     return settings
 
 
@@ -389,15 +390,6 @@ def build(recipe: str, changes: Mapping[str, str] = MappingProxyType({})) -> Tas
     arguments = recipes.read(recipe)
     recipes.change(arguments, changes)
     arguments = {"task": arguments.get("task")}
-    task = _checked(lambda: parser.instantiate(parser.parse_object(arguments)).task, recipe)
+    task = mistakes.checked(lambda: parser.instantiate(parser.parse_object(arguments)).task, recipe, changes, fit)
     assert isinstance(task, Task)
     return task
-
-
-def _checked(make: Callable[[], Any], recipe: str) -> Any:
-    try:
-        return make()
-    except InputError:
-        raise
-    except Exception as error:  # jsonargparse reports a mistake in a recipe as several kinds of exception
-        raise InputError(f"{recipe}: {error}") from error

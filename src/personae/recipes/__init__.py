@@ -13,6 +13,9 @@ from personae.types import InputError
 MEASURED = {"task", "task.model", "corpus", "corpus.valid"}
 """The arguments that a published number is of."""
 
+APART = {"out", "resume"}
+"""Those of these arguments that no recipe has."""
+
 
 def shipped() -> dict[str, Path]:
     """Names ("selection/imn-personachat-ra") and files of the recipes that are shipped."""
