@@ -52,6 +52,9 @@ def test_texts_may_come_from_any_iterable(agent: Agent) -> None:
 def test_nothing_to_rank_is_refused(agent: Agent) -> None:
     with pytest.raises(InputError, match="candidates: there are none to rank"):
         agent.rank(candidates=[])
+    for blank in ("", " \n"):
+        with pytest.raises(InputError, match="candidates: number 1, counted from 0, is empty; leave it out"):
+            agent.rank(candidates=["a", blank])
 
 
 @pytest.mark.parametrize(
@@ -268,3 +271,8 @@ def test_of_many_candidates_the_best_are_the_company(build: Callable[..., Any], 
 def test_none_at_all_is_refused(agent: Agent) -> None:
     with pytest.raises(InputError, match="top: 0 is not at least 1"):
         agent.explain(agent.case(candidates=["a"]), top=0)
+    with pytest.raises(InputError, match="explain: -1 is less than 0"):
+        agent.rank(candidates=["a"], explain=-1)
+    case = agent.case(candidates=["a"])
+    with pytest.raises(InputError, match="example: dialogue#0 has no candidates; give it some"):
+        agent.explain(replace(case, target=replace(case.target, candidates=())))

@@ -815,6 +815,13 @@ def test_a_gpu_that_is_not_there_is_refused(finished: Path, tmp_path: Path, monk
         run.evaluate(str(finished), "nowhere.jsonl", device="cuda", out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("argument", ["precision", "persona", "device"])
+def test_a_choice_that_there_is_not_is_refused(argument: str, data: Path) -> None:
+    choice: dict[str, Any] = {argument: "bogus"}
+    with pytest.raises(InputError, match=rf"^{argument}: 'bogus' is none of the choices \w"):
+        run.evaluate("tfidf", str(data), **choice)
+
+
 def with_backbone(backbone: Path) -> dict[str, str]:
     """The changes that make a short run of BERT."""
     bert = {

@@ -68,8 +68,10 @@ class Agent:
         `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
         said so far in turn, the partner's utterance last. What the model does not read is left out, with a
         warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
-        without which the score falls most. InputError where there is no candidate.
+        without which the score falls most. InputError where there is no candidate, or one is empty.
         """
+        if explain < 0:
+            raise InputError(f"explain: {explain} is less than 0; say of how many candidates to name the line")
         example = self.case(candidates=candidates, persona=persona, context=context, partner=partner)
         scores, order = self._ranked(example)
         facts = map(_weightiest, self._effects(example, scores, order[:explain], ("self",)) if explain else [])
@@ -80,9 +82,12 @@ class Agent:
 
     def explain(self, example: Example, *, top: int = 1) -> list[Explained]:
         """Why the first `top` candidates have their place, best first, and the true reply, where it is known and none
-        of them. `example` is one of a corpus, or what `case` makes of texts. InputError where `top` is less than 1."""
+        of them. `example` is one of a corpus, or what `case` makes of texts. InputError where `top` is less than 1, or
+        it has no candidates."""
         if top < 1:
             raise InputError(f"top: {top} is not at least 1")
+        if not example.target.candidates:
+            raise InputError(f"example: {example.id} has no candidates; give it some, as data.candidates.draw does")
         scores, order = self._ranked(example)
         reply, candidates = example.target.text, example.target.candidates
         chosen = order[:top]
@@ -121,6 +126,9 @@ class Agent:
         context, partner = _texts("context", context), _texts("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
+        for place, text in enumerate(candidates):
+            if not text or text.isspace():
+                raise InputError(f"candidates: number {place}, counted from 0, is empty; leave it out")
         self._warn(persona, "self")
         self._warn(partner, "partner")
         persona, partner = self._read(persona, "self"), self._read(partner, "partner")

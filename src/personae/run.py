@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import lightning
 import torch
@@ -36,7 +36,7 @@ from personae.recipes import mistakes
 from personae.results import Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
-from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose
+from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose, check
 
 BACKBONE = "backbone"
 
@@ -271,6 +271,10 @@ def evaluate(
     has its own, where it holds no line of the persona that is read, where `out` holds a result already, which would be
     lost, or where there is no such device.
     """
+    check("precision", precision, Precision)
+    check("device", device.partition(":")[0], Literal["cpu", "cuda"])
+    if persona is not None:
+        check("persona", persona, Whose)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {device}: there is no GPU here that torch can use; take cpu")
     if out is not None and (out / "recipe.yaml").exists():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 Whose = Literal["none", "self", "partner", "both"]
 """Whose persona is used: the replier's own (self), the other speaker's (partner), both, or none."""
@@ -13,6 +13,12 @@ Read = Literal["context"] | Whose
 
 class InputError(ValueError):
     """A mistake in what the user gave; its message names the file, line or field and says what to do."""
+
+
+def check(argument: str, given: object, choices: Any) -> None:
+    """InputError where what was given for an argument is none of a Literal's choices."""
+    if given not in get_args(choices):
+        raise InputError(f"{argument}: {given!r} is none of the choices {', '.join(get_args(choices))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,8 @@ class Example:
 
     def facts(self, whose: Whose) -> tuple[str, ...]:
         """The persona lines of the speaker who is about to reply (self), of the other one (partner), or of both, self
-        first."""
+        first. InputError where `whose` is none of them."""
+        check("persona", whose, Whose)
         own = self.context.speakers[self.target.speaker].persona.facts
         other = self.context.speakers[1 - self.target.speaker].persona.facts
         return {"none": (), "self": own, "partner": other, "both": own + other}[whose]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -60,8 +60,13 @@ def test_single_lines_may_be_shared_by_persona_only(make: Make) -> None:
         return (f"i am {i}", f"i like {i}", f"link {i}", f"link {i + 1}")
 
     chain = [make(f"d{i}", f"hi {i}", f"yes {i}", facts=(person(i), person(i + 1))) for i in range(0, 80, 2)]
-    with pytest.raises(InputError, match=r'no persona line is shared.* or split by="persona"'):
+    with pytest.raises(
+        InputError, match=r'line is shared.* or split by persona \(.*split_by: persona, .*by="persona"\)$'
+    ):
         persona_disjoint(chain, share=0.1)
+    unknown: Any = "bogus"
+    with pytest.raises(InputError, match="by: 'bogus' is none of the choices line, persona"):
+        persona_disjoint(chain, by=unknown)
     train, held = persona_disjoint(chain, share=0.1, by="persona")
     assert (len(train), len(held)) == (36, 4)
     assert not personas(train) & personas(held)

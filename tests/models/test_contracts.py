@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -43,6 +43,12 @@ def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
 
 
 VARIANTS = _variants()
+CHOICES = [
+    (model["name"], argument)
+    for model in catalogue.models()
+    for argument, parameter in _parameters(model["class"]).items()
+    if get_origin(parameter.annotation) is Literal
+]
 TRAINED = [variant for variant in VARIANTS if catalogue.untrained(variant[0]) is None]
 
 
@@ -67,6 +73,14 @@ def score(model: Any, cases: Sequence[Example]) -> Tensor:
     with torch.inference_mode():
         scores: Tensor = model.score(model.collate(cases))
     return scores
+
+
+@pytest.mark.parametrize(("name", "argument"), CHOICES)
+def test_a_choice_that_there_is_not_is_refused(
+    name: str, argument: str, build: Build, cases: Sequence[Example]
+) -> None:
+    with pytest.raises(InputError, match=rf"{argument}: 'bogus' is none of the choices none, |{argument}: .* rnn, att"):
+        build(name, **{argument: "bogus"}).collate(cases)
 
 
 def with_facts(case: Example, *, place: int, facts: tuple[str, ...]) -> Example:

@@ -1,5 +1,5 @@
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -43,6 +43,9 @@ def test_only_what_violates_the_margin_may_count() -> None:
     assert loss.item() == pytest.approx(((0.2 - 0.5 + 2) / 1 + 0 + 0) / 3)
 
 
-def test_a_margin_that_cannot_be_is_refused() -> None:
+def test_a_kind_and_a_margin_that_cannot_be_are_refused() -> None:
+    unknown: Any = "bogus"
+    with pytest.raises(InputError, match=r"kind: 'bogus' is none of the choices listwise, pointwise, pairwise$"):
+        Objective(unknown)
     with pytest.raises(InputError, match=r"task\.objective\.margin: 0 is not above 0"):
         Objective("pairwise", margin=0)

@@ -9,15 +9,17 @@ from heapq import heapify, heappop, heappush
 from itertools import combinations
 from typing import Literal
 
-from personae.types import Dialogue, InputError
+from personae.types import Dialogue, InputError, check
 
 STARTS = 8
+
+By = Literal["line", "persona"]
 
 _Key = tuple[str, ...]
 
 
 def persona_disjoint(
-    dialogues: Sequence[Dialogue], *, share: float = 0.05, seed: int = 0, by: Literal["line", "persona"] = "line"
+    dialogues: Sequence[Dialogue], *, share: float = 0.05, seed: int = 0, by: By = "line"
 ) -> tuple[list[Dialogue], list[Dialogue]]:
     """(train, held out), each in the order given; about `share` of the dialogues are held out, and those are dropped
     that would tie the two parts together, as few as a search from a few starting points finds. InputError where either
@@ -28,6 +30,7 @@ def persona_disjoint(
     common are one persona, since Persona-Chat shows a persona with one line or another left out. Always, dialogues that
     begin alike (`opening`) stay together: ConvAI2's training files tell each dialogue from both sides. Lines that over
     half of the dialogues have, such as the constant persona of an assistant, do not count."""
+    check("by", by, By)
     if not 0 < share < 1:
         raise InputError(f"share: {share} is not between 0 and 1: give the part to hold out, such as 0.05")
     graph = _graph(dialogues, by)
@@ -36,7 +39,8 @@ def persona_disjoint(
     cut = min(cuts, key=lambda cut: (max(target * 9 // 10 - cut.size, 0), cut.dropped, cut.size))
     kept = len(dialogues) - cut.size - cut.dropped
     if 2 * cut.size < target or 2 * kept < (1 - share) * len(dialogues):
-        what, instead = ("persona line", ' or split by="persona"') if by == "line" else ("persona", "")
+        instead = ', or split by persona (in a recipe corpus.split_by: persona, in Python by="persona")'
+        what, instead = ("persona line", instead) if by == "line" else ("persona", "")
         raise InputError(
             f"{share:.0%} of {len(dialogues)} dialogues cannot be held out so that no {what} is shared and half of the "
             f"rest is left to train on: give a dev file of your own{instead}"
@@ -92,7 +96,7 @@ class _Cut:
     dropped: int
 
 
-def _graph(dialogues: Sequence[Dialogue], by: Literal["line", "persona"]) -> _Graph:
+def _graph(dialogues: Sequence[Dialogue], by: By) -> _Graph:
     conversations: dict[_Key, int] = {}
     edge_of = [conversations.setdefault(opening(d) or (d.id,), len(conversations)) for d in dialogues]
     personas = [[{line_key(line) for line in s.persona.facts} for s in d.speakers] for d in dialogues]
@@ -121,7 +125,7 @@ def _graph(dialogues: Sequence[Dialogue], by: Literal["line", "persona"]) -> _Gr
     return _Graph([frozenset(group or {-1 - edge}) for edge, group in enumerate(nodes)], sizes, edge_of)
 
 
-def _keys(persona: frozenset[str], by: Literal["line", "persona"]) -> list[_Key]:
+def _keys(persona: frozenset[str], by: By) -> list[_Key]:
     lines = sorted(persona)
     return [(line,) for line in lines] if by == "line" or len(lines) == 1 else list(combinations(lines, 2))
 

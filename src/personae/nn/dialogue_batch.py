@@ -12,7 +12,7 @@ from torch import Tensor
 
 from personae.nn.embedding import WordEmbedding
 from personae.nn.words import Sentences, Words
-from personae.types import Example, InputError, Whose
+from personae.types import Example, InputError, Whose, check
 
 OWNERS: tuple[Whose, Whose] = ("self", "partner")
 """Whose the personas of a batch are, where there are two."""
@@ -104,6 +104,7 @@ def size(example: Example, words: Words | WordEmbedding, limits: Limits) -> int:
 def personas_read(example: Example, whose: Whose, personas: int) -> list[tuple[str, ...]]:
     """The lines of each persona that a model has room for, none for one that is not read; where it reads both in the
     place of the context, of both."""
+    check("persona", whose, Whose)
     if personas == 2 or whose == "both":
         return [example.facts(one) if whose in (one, "both") else () for one in OWNERS]
     return [example.facts(whose)][:personas]

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personae.types import InputError
+from personae.types import InputError, check
+
+Kind = Literal["listwise", "pointwise", "pairwise"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,12 @@ class Objective:
     negatives (Wu et al., AAAI 2018).
     """
 
-    kind: Literal["listwise", "pointwise", "pairwise"] = "listwise"
+    kind: Kind = "listwise"
     margin: float = 1.0
     violating: bool = False
 
     def __post_init__(self) -> None:
+        check("task.objective.kind", self.kind, Kind)
         if not self.margin > 0:
             raise InputError(f"task.objective.margin: {self.margin} is not above 0")
 

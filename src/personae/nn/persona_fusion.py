@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.nn.attention import AttentionPooling, weighted, weights
-from personae.types import InputError, Whose
+from personae.types import InputError, Whose, check
 
 Fusion = Literal["none", "na", "ca", "ra", "cra"]
 """No persona at all, or attention over its lines that is aware of nothing (NA), of the context (CA), of the response
@@ -17,6 +17,7 @@ Fusion = Literal["none", "na", "ca", "ra", "cra"]
 def whose(fusion: str, persona: Whose, context: bool) -> tuple[Whose, int]:
     """Whose persona a model reads, and how many personas it has room for: two where it is made for both. InputError
     where it is to read neither context nor persona, or to fuse a persona with a context that it does not read."""
+    check("task.model.persona", persona, Whose)
     if context:
         return ("none" if fusion == "none" else persona), (2 if persona == "both" else 1)
     if fusion != "none" or persona == "none":
@@ -30,6 +31,7 @@ class PersonaFusion(nn.Module):
 
     def __init__(self, *, fusion: Fusion, width: int, personas: int = 1) -> None:
         super().__init__()
+        check("task.model.fusion", fusion, Fusion)
         self.fusion = fusion
         self.pooling = nn.ModuleList(
             AttentionPooling(width=width, rectified=False) for _ in range(personas if fusion == "na" else 0)

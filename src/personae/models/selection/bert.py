@@ -25,7 +25,7 @@ from personae.nn.dialogue_batch import personas_read
 from personae.nn.objective import Objective
 from personae.nn.persona_fusion import Fusion, whose
 from personae.nn.shared_context import SharedEncoder
-from personae.types import Example, InputError, Whose
+from personae.types import Example, InputError, Whose, check
 
 
 class BERT(nn.Module):
@@ -59,6 +59,7 @@ class BERT(nn.Module):
         super().__init__()
         if utterances is not None and utterances < 1:
             raise InputError(f"task.model.utterances: {utterances} is not at least 1")
+        check("task.model.fusion", fusion, Fusion)
         self.persona, self.personas = whose(fusion, persona, context)
         self.fusion, self.context, self.utterances = fusion, context, utterances or 0
         rows = self.personas + 2 if fusion == "cra" and subtype else 0

@@ -33,10 +33,13 @@ from personae.nn.classifier import Classifier
 from personae.nn.dialogue_batch import DialogueBatch, Limits, gather, size
 from personae.nn.matching import attention, match, unpacked
 from personae.nn.objective import Objective
-from personae.nn.persona_fusion import PersonaFusion, whose
+from personae.nn.persona_fusion import Fusion, PersonaFusion, whose
 from personae.nn.recurrent import BiLSTM, aggregate, pool
 from personae.nn.words import Words
-from personae.types import Attention, Example, InputError, Read, Whose
+from personae.types import Attention, Example, InputError, Read, Whose, check
+
+Fusions = Literal[Fusion, "ctx", "utr"]
+Aggregation = Literal["rnn", "attention"]
 
 
 class IMN(nn.Module):
@@ -56,17 +59,19 @@ class IMN(nn.Module):
         self,
         *,
         words: Words | None = None,
-        fusion: Literal["none", "na", "ca", "ra", "cra", "ctx", "utr"] = "ra",
+        fusion: Fusions = "ra",
         persona: Whose = "self",
         hidden: int = 200,
         features: int = 256,
         dropout: float = 0.2,
-        aggregation: Literal["rnn", "attention"] = "rnn",
+        aggregation: Aggregation = "rnn",
         with_hre: bool = False,
         context: bool = True,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
+        check("task.model.fusion", fusion, Fusions)
+        check("task.model.aggregation", aggregation, Aggregation)
         if with_hre and fusion in ("ctx", "utr"):
             raise InputError(f"task.model.with_hre: HRE has no fusion {fusion!r}; take none, na, ca, ra or cra")
         self.persona, self.personas = whose(fusion, persona, context)
