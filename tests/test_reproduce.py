@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from personae import recipes, run, shelf
+from personae import recipes, results, run, shelf
 from personae.cli import main
 from personae.data import jsonl, toy
 from personae.published import Table, page, plans
@@ -552,6 +552,22 @@ def test_what_is_recorded_is_laid_out_without_the_corpus(
     assert left["Encoder", "partner mrr"]["why"] == "not measured for this version"
     with pytest.raises(InputError, match="--shipped: is of this version's own runs"):
         reproduce(elsewhere, shipped=True, runs=tmp_path, out=tmp_path / "out")
+
+
+def test_what_recorded_runs_took_is_said_beside_the_most(
+    made: dict[str, Any], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.record(place / "runs" / "encoder", tmp_path / "kept" / "encoder")
+    spent = tmp_path / "kept" / "encoder" / "environment.json"
+    spent.write_text(json.dumps({**json.loads(spent.read_text()), "cpu_seconds": 1200}))
+    monkeypatch.setattr("personae.published.records", lambda: tmp_path / "kept")
+    said: list[str] = []
+    reproduce(plan(place, "table1"), runs=tmp_path / "runs", out=tmp_path / "out", say=said.append)
+    (most,) = (line for line in said if " to train" in line)  # the other of the two counts as the one that is recorded
+    assert re.fullmatch(
+        r"2 to train, 3 to measure: at most 1 h \d+ min, about 0 h 4[1-4] min by what this version's own runs took",
+        most,
+    )
 
 
 def test_only_finished_runs_are_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

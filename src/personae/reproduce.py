@@ -8,7 +8,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain, islice, product
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from personae import published, recipes, results, run
+from personae import published, recipes, results, run, shelf
 from personae.data import lines
 from personae.data.candidates import examples, offered
 from personae.data.inspect import overlap
@@ -177,10 +177,10 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
         say(f"  {job.folder.name}: {todo if job.trained else 'needs no training'}")
     own = [cell for cell in cells if cell.recipe is not None and cell.measured == cell.trained]
     papers = {kept.job(cell): cell.paper for cell in reversed(own)}  # of a run in several cells, the first one's
-    seconds = _most(kept, training, lacking.values())
-    minutes = int(seconds / 60) + 1
-    most = f"{minutes // 60} h {minutes % 60} min"
-    say(f"{len(training)} to train, {len(lacking)} to measure: at most {most}")
+    scoring, learning = _scoring(kept, training, lacking.values()), _recorded(training)
+    most = 3 * scoring + len(training) * (60 * kept.budget.minutes + PREPARING)
+    likely = "" if learning is None else f", about {_hours(scoring + learning)} by what this version's own runs took"
+    say(f"{len(training)} to train, {len(lacking)} to measure: at most {_hours(most)}{likely}")
     for place, job in enumerate(training, 1):
         say(f"training {job.folder.name} ({place} of {len(training)}), at most {kept.budget.minutes} minutes")
         changes = {**dict(job.changes), "trainer.max_time": kept.budget.bound}
@@ -200,10 +200,23 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
             run.evaluate(model, kept.file(form), persona=persona, out=out, precision=job.precision, device=device)
 
 
-def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> float:
-    """The seconds that this takes at most. How long a model needs for a case is measured now, and tripled, since the
-    machine may be busier later; a run whose time is over still measures dev, which is smaller than what is reported on.
-    """
+def _hours(seconds: float) -> str:
+    minutes = int(seconds / 60) + 1
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _recorded(training: Iterable[Job]) -> float | None:
+    """The seconds that training takes as this version's own runs took, on one processor core; a run that is not
+    recorded counts as the mean of the others. None where none is."""
+    jobs = [replace(job, folder=published.records() / job.folder.name, first=None) for job in training]
+    known = [shelf.spent(job)["cpu_seconds"] for job in jobs if job.folder.exists() and not shelf.differences(job)]
+    return sum(known) / len(known) * len(jobs) if known else None
+
+
+def _scoring(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> float:
+    """The seconds that scoring takes. How long a model needs for a case is measured now; the most is three times that,
+    since the machine may be busier later. A run whose time is over still measures dev, which is smaller than what is
+    reported on."""
     cases = cache(lambda form: _cases(kept.file(form)))
 
     @cache
@@ -220,8 +233,7 @@ def _most(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> 
         return min(kept.cases(cell) or whole, whole) if cell.metric == SPEED else whole
 
     looks = [*training.items(), *((kept.job(cell), cell) for cell in scored)]
-    scoring = sum(count(cell) * pace(job, cell.measured) for job, cell in looks)
-    return 3 * scoring + len(training) * (60 * kept.budget.minutes + PREPARING)
+    return sum(count(cell) * pace(job, cell.measured) for job, cell in looks)
 
 
 def _time(kept: Shelf, cell: Cell) -> None:
