@@ -106,6 +106,21 @@ def test_a_record_stands_beside_the_number_of_a_cell_that_it_is_of() -> None:
         assert recipe["paper"] == {key: told[key] for key in ("name", "table", "row", "column")}, file
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_the_documentation_says_how_much_of_a_table_is_recorded(name: str) -> None:
+    plan = plans.read(name)
+    shelf = Shelf(published.records(), BUDGETS["cpu-small"], plan.forms, {}, recorded=True)
+    filled = 0
+    for cell in plan.cells:
+        if not shelf.why(cell):
+            job = shelf.job(cell)
+            own = job.trained and cell.measured == cell.trained
+            measured = job.folder / ("." if own else f"on-{cell.measured}") / "metrics.json"
+            filled += (job.speed if cell.metric == SPEED else measured).exists()
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    assert f"| `{name}` | {filled} of {CELLS[name]} |" in page
+
+
 def test_every_record_is_of_a_recipe_as_it_is_now() -> None:
     """Of each shipped run: nothing that decides its result was changed since."""
     jobs = {}
