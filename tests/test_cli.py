@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from personae.cli import main
+from personae.data.toy import Selection as Toy
+from personae.types import Dialogue
 
 TINY = {
     "--task.model.hidden": "4",
@@ -275,6 +278,28 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert (out / "checkpoints" / "last.ckpt").exists()
     assert not list(out.rglob("*.part"))
+
+
+def test_ctrl_c_before_anything_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def split(self: Toy, name: str) -> Iterator[Dialogue]:
+        signal.raise_signal(signal.SIGINT)
+        return iter(())
+
+    command = ["fit", "--config", RECIPE, "--out", str(tmp_path / "run"), *changes()]
+    with monkeypatch.context() as patched:
+        patched.setattr(Toy, "split", split)
+        assert main(command) == 130
+    assert capsys.readouterr().err == "personae: interrupted before anything was kept; give the same command again\n"
+    assert main(command) == 0
+
+
+def test_the_help_of_an_option_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["record", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Records of other runs that are there stay. The paths of files are as in the recipe. (required" in printed
 
 
 @pytest.mark.parametrize("rest", [["--task.model.hidden"], ["--task.model.hidden="], ["--task.model.hidden", "--seed"]])

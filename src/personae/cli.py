@@ -288,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 2 for a mistake in what was given, 130 for Ctrl-C, 1 for a failure
     of ours (with PERSONAE_DEBUG set, with its traceback)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    values: dict[str, Any] = {}
     pressed: list[int] = []
     before = signal.getsignal(signal.SIGINT)
 
@@ -312,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _interrupted(given)
+        return _interrupted(given, values)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -320,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except Exception as error:
         if pressed:
-            return _interrupted(given)
+            return _interrupted(given, values)
         if os.environ.get("PERSONAE_DEBUG"):
             raise
         return _fail(f"failed: {type(error).__name__}: {error} (set PERSONAE_DEBUG=1 for the traceback)", 1)
@@ -330,8 +331,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _interrupted(given: Sequence[str]) -> int:
+def _interrupted(given: Sequence[str], values: dict[str, Any]) -> int:
+    """What a command that Ctrl-C ended, with the `values` of its arguments, has kept."""
     how = {"fit": "fit --resume", "reproduce": "the same command"}.get(" ".join(given[:1]))
+    if given[:1] == ["fit"] and not (values and (values["out"] / "checkpoints" / "last.ckpt").exists()):
+        return _fail("interrupted before anything was kept; give the same command again", 130)
     return _fail(f"interrupted; {how} goes on from what was kept" if how else "interrupted", 130)
 
 

@@ -68,7 +68,8 @@ def _add(to: Parser, commands: dict[str, Any], about: dict[str, str]) -> None:
 def _command(function: Callable[..., None]) -> Parser:
     """Parameters that may be given by position become positional arguments, keyword-only ones options."""
     made = Parser(description=_summary(function))
-    documented = dict(re.findall(r"^\s+(\w+): (.+)$", function.__doc__ or "", re.MULTILINE))
+    found = re.findall(r"^( +)(\w+): (.+(?:\n\1 +.+)*)$", function.__doc__ or "", re.MULTILINE)
+    documented = {name: " ".join(text.split()) for _, name, text in found}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             made.add_argument(name, type=parameter.annotation, help=documented[name])

@@ -89,3 +89,7 @@ class Progress(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(console_kwargs={"stderr": True})
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Lightning's, which takes the number of epochs for one where it is -1, without end."""
+        return super()._get_train_description(current_epoch).replace("/-2", "")

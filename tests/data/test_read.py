@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def test_what_is_no_corpus(tmp_path: Path, name: str, text: str, message: str) -
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         read(tmp_path / name)
+
+
+def test_a_compressed_file_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(OWN.encode()))
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz: is compressed by gzip: unpack it"):
+        read(tmp_path / "a.jsonl.gz")
 
 
 def test_two_dialogues_with_one_id_are_refused(tmp_path: Path) -> None:

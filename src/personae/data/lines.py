@@ -19,6 +19,10 @@ def text(path: Path, *, blank: bool = False) -> str:
     try:
         decoded = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.startswith(b"\x1f\x8b"):
+            raise InputError(
+                f"{path}: is compressed by gzip: unpack it, with gunzip, and give what comes out"
+            ) from error
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: byte {error.start} of the file is not UTF-8: save it as UTF-8") from error
     if not blank and (not decoded or decoded.isspace()):
