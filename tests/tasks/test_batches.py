@@ -230,8 +230,9 @@ def test_rows_hold_the_scores_of_the_examples_candidates() -> None:
 
 
 def test_one_reply_a_batch_has_no_other_in_its_batch() -> None:
-    with pytest.raises(InputError, match=r"task\.batch_size: 1 leaves InBatch no other reply"):
-        Selection(model=Longest(), batch_size=1, negatives=InBatch())
+    message = r"task\.batch_size: 1 leaves InBatch \(task\.negatives\) no wrong reply in any batch; give more, or other"
+    with pytest.raises(InputError, match=message):
+        Selection(model=Longest(), batch_size=1, negatives=InBatch()).batches(cases())
 
 
 def test_many_candidates_are_scored_some_at_a_time() -> None:

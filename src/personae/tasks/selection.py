@@ -12,7 +12,7 @@ from torch import Tensor
 from personae.metrics.ranking import metrics
 from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, Model, Task, bucketed
-from personae.tasks.negatives import Drawn, InBatch, Negatives
+from personae.tasks.negatives import Drawn, Negatives
 from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
 
@@ -77,10 +77,6 @@ class Selection(Task):
         super().__init__(model=model, batch_size=batch_size, optimization=optimization)
         if batch_size < 1:
             raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
-        if batch_size < 2 and isinstance(negatives, InBatch):
-            raise InputError(
-                f"task.batch_size: {batch_size} leaves InBatch no other reply to tell from; give at least 2"
-            )
         self.negatives, self.objective = negatives or Drawn(), objective
         self.monitor = "mrr"
 
@@ -89,7 +85,7 @@ class Selection(Task):
         self.model.prepare(texts(dialogues))
 
     def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
-        """Training batches, bucketed by size, with candidates."""
+        """Training batches, bucketed by size, with candidates. InputError where no batch has any."""
         self.negatives.start(examples)
         sizes = {id(example): self.model.size(example) for example in examples}
 
@@ -100,6 +96,11 @@ class Selection(Task):
             batches = bucketed(examples, lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed)
             return [filled for batch in batches if (filled := self.negatives.fill(batch, epoch=epoch, drawn=drawn))]
 
+        if not plan(0):
+            raise InputError(
+                f"task.batch_size: {self.batch_size} leaves {type(self.negatives).__name__} (task.negatives) no wrong "
+                "reply in any batch; give more, or other negatives"
+            )
         return Batches(plan, self.model.collate, rank=rank, processes=processes)
 
     def loss(self, batch: Batch) -> Tensor:
