@@ -208,9 +208,10 @@ def test_cases_of_a_corpus_are_explained_and_the_true_reply_marked(
     named = [part for case in chosen for part in ("--case", case.id)]
     for model in (trained, "tfidf"):
         out = tmp_path / Path(model).name
-        assert main(["evaluate", model, "--data", str(corpus), "--out", str(tmp_path / "evaluation")]) == 0
+        evaluation = tmp_path / f"evaluation-{out.name}"
+        assert main(["evaluate", model, "--data", str(corpus), "--out", str(evaluation)]) == 0
         capsys.readouterr()
-        predictions = (tmp_path / "evaluation" / "predictions.jsonl").read_text().splitlines()
+        predictions = (evaluation / "predictions.jsonl").read_text().splitlines()
         scores = {row["id"]: row["scores"] for row in map(json.loads, predictions)}
         result = explained(capsys, model, "--data", str(corpus), *named, "--top", "2", "--out", str(out))
         assert [case["id"] for case in result["cases"]] == [case.id for case in chosen]

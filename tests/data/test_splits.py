@@ -127,11 +127,11 @@ def test_what_hangs_together_cannot_be_split(make: Make, by: Literal["line", "pe
 def test_splits_that_are_the_same_dialogues_are_refused(make: Make) -> None:
     one, other = ([make(f"{k}{n}", f"hi {k} {n}", "hello", facts=(("a",), ("b",))) for n in range(4)] for k in "xy")
     copies = [make(f"c{n}", f"Hi x {n}!", "Hello.", facts=(("c",), ("d",))) for n in range(4)]  # with other personas
+    keep_apart({"train": one, "dev": one, "valid": other})  # as who sees whether a model can learn by heart
     keep_apart({"train": one, "dev": other, "valid": [*copies[:2], make("z", "bye"), make("w", "so")]})
     for splits, named in (
         ({"train": one, "dev": other, "valid": copies}, "valid: 4 of its 4 dialogues are in corpus.train too"),
         ({"train": one, "dev": other, "valid": other}, "valid: 4 of its 4 dialogues are in corpus.dev too"),
-        ({"train": one, "dev": one[1:], "valid": other}, "dev: 3 of its 3 dialogues are in corpus.train too"),
         ({"train": one, "dev": other, "valid": [*copies[1:], make("z", "bye")]}, "valid: 3 of its 4"),
     ):
         with pytest.raises(InputError, match=rf"corpus\.{named}"):

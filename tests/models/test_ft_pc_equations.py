@@ -83,6 +83,8 @@ def test_fine_tuning_goes_on_from_what_was_pre_trained(tmp_path: Path) -> None:
         jsonl.write([Dialogue(f"{name}-{i}", speakers, said) for i, said in enumerate(turns)], file)
         return str(file)
 
+    new = corpus("new", *map(str, range(30, 60)))
+
     def train(name: str, file: str, **more: Any) -> Any:
         path = "personae.models.selection.ft_pc.FTPC"
         changes = {
@@ -90,7 +92,7 @@ def test_fine_tuning_goes_on_from_what_was_pre_trained(tmp_path: Path) -> None:
             "task.optimization": {"learning_rate": 0.0},
             "corpus": {
                 "class_path": "personae.data.files.Files",
-                "init_args": {"train": [file], "dev": file, "valid": file},
+                "init_args": {"train": [file], "dev": file, "valid": new},
             },
             "trainer.max_epochs": 1,
             "trainer.val_check_interval": 1.0,
