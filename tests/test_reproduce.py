@@ -387,10 +387,10 @@ def test_what_is_measured_on_is_not_trained_on(place: Path, tmp_path: Path) -> N
     for given, message in (
         (
             {"train": measured},
-            r"--train .*valid\.jsonl: holds 30 of the dialogues of .*valid\.jsonl, which is measured",
+            r"valid\.jsonl: 30 of its 30 dialogues are in --train .*valid\.jsonl too",
         ),
-        ({"train": copy}, r"--train .*copy\.jsonl: holds 30 of the dialogues"),
-        ({"revised_train": copy}, r"--revised_train .*copy\.jsonl: holds 30 of the dialogues"),
+        ({"train": copy}, r"valid\.jsonl: 30 of its 30 dialogues are in --train .*copy\.jsonl too"),
+        ({"revised_train": copy}, r"valid\.jsonl: 30 of its 30 dialogues are in --revised_train .*copy\.jsonl too"),
         ({"train": train, "revised_train": same}, r"--train, --revised_train: are the same file"),
     ):
         with pytest.raises(InputError, match=message):

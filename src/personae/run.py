@@ -134,7 +134,7 @@ def fit(
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
         _check_persona(task, cases, f"corpus.{where}", "task.model.persona")
-    keep_apart(splits)
+    keep_apart(splits["valid"], "corpus.valid", {"corpus.train": dialogues, "corpus.dev": splits["dev"]})
     if not resume:
         task.prepare(dialogues)
     digest = hashlib.sha256("\n".join(map(repr, [*dialogues, *dev])).encode()).hexdigest()

@@ -64,19 +64,22 @@ def opening(dialogue: Dialogue) -> tuple[str, ...]:
     return tuple(line_key(turn.text) for turn in dialogue.turns[:4])
 
 
-def keep_apart(splits: Mapping[str, Sequence[Dialogue]]) -> None:
-    """InputError where over half of the dialogues of "valid" are in another of the splits too, turn for turn
-    (`line_key`), whatever their personas: a result on them would say nothing about new ones. A few may be alike by
-    chance."""
-    turns = {name: [tuple(line_key(turn.text) for turn in d.turns) for d in split] for name, split in splits.items()}
-    reported = turns.pop("valid")
-    for name, split in turns.items():
-        known = len(list(filter(set(split).__contains__, reported)))
-        if 2 * known > len(reported):
+def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> None:
+    """InputError where over half of the dialogues that are reported on, which come from `where`, are in one of the
+    named `others` too, turn for turn (`line_key`), whatever their personas: a result on them would say nothing about
+    new ones. A few may be alike by chance."""
+    turns = [_turns(dialogue) for dialogue in reported]
+    for name, dialogues in others.items():
+        known = len(list(filter({_turns(dialogue) for dialogue in dialogues}.__contains__, turns)))
+        if 2 * known > len(turns):
             raise InputError(
-                f"corpus.valid: {known} of its {len(reported)} dialogues are in corpus.{name} too, so that a result "
-                "would say nothing about new ones; give files that share none"
+                f"{where}: {known} of its {len(turns)} dialogues are in {name} too, so that a result would say nothing "
+                "about new ones; give files that share none"
             )
+
+
+def _turns(dialogue: Dialogue) -> tuple[str, ...]:
+    return tuple(line_key(turn.text) for turn in dialogue.turns)
 
 
 @dataclass(frozen=True, slots=True)
