@@ -194,11 +194,12 @@ class Agent:
         scores = [scores[place] for place in company]
         whole = self._log_shares(example, scores) or scores
         effects: list[list[Effect]] = [[] for _ in places]
+        sequences = self._sequences(example)
         for whose in owners:
             lines = self._read(example.facts(whose), whose)
             for number, line in enumerate(lines):
                 less = _with_persona(example, whose, lines[:number] + lines[number + 1 :])
-                if self._read_alike(example, less):
+                if sequences is not None and sequences == self._sequences(less):
                     changes: list[float | None] = [None] * len(places)
                 else:
                     left = self._scores(less)
@@ -208,10 +209,10 @@ class Agent:
                     found.append(Effect(whose, line, change))
         return effects
 
-    def _read_alike(self, one: Example, other: Example) -> bool:
-        """Whether a model that says what it reads of a case reads the same of both."""
+    def _sequences(self, example: Example) -> Any:
+        """What the model reads of a case; None where it does not say."""
         model = self.task.model
-        return hasattr(model, "sequences") and bool(model.sequences([one]) == model.sequences([other]))
+        return model.sequences([example]) if hasattr(model, "sequences") else None
 
     def _log_shares(self, example: Example, scores: Sequence[float]) -> list[float]:
         """What can be compared between personas where a score cannot: a logit means something beside those of other

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from itertools import chain, islice, product
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,12 @@ def _check(kept: Shelf, cells: Sequence[Cell], table: str) -> None:
         raise InputError(f"--budget {kept.budget.name}: no such recipe: {missing}; choose other rows with --only")
     for cell in cells:
         locate(kept.file(cell.measured))
-    given = [(option, kept.training[form]) for option, form in TRAINING.items()]
-    for (option, file), form in product(given, dict.fromkeys(cell.measured for cell in cells)):
-        if file:
-            keep_apart(read(kept.file(form)), kept.file(form), {f"{option} {file}": read(file)})
-    digests = [results.sha256(locate(file)[0]) for _, file in given if file]
+    given = [(option, file) for option, form in TRAINING.items() if (file := kept.training[form])]
+    trained_on = {f"{option} {file}": read(file) for option, file in given}
+    if trained_on:
+        for measured in dict.fromkeys(kept.file(cell.measured) for cell in cells):
+            keep_apart(read(measured), measured, trained_on)
+    digests = [results.sha256(locate(file)[0]) for _, file in given]
     if len(set(digests)) < len(digests):
         raise InputError("--train, --revised_train: are the same file; name one with other personas, or leave one out")
     for job in _jobs(kept, cells):

@@ -59,27 +59,24 @@ def line_key(line: str) -> str:
     return re.sub(r"[\W_]+", "", line.casefold()) or line
 
 
-def opening(dialogue: Dialogue) -> tuple[str, ...]:
-    """The keys of the first four turns, the same from whichever side a dialogue is told."""
-    return tuple(line_key(turn.text) for turn in dialogue.turns[:4])
+def opening(dialogue: Dialogue, turns: int | None = 4) -> tuple[str, ...]:
+    """The keys of the first so many turns (all of them if None), the same from whichever side a dialogue is told."""
+    return tuple(line_key(turn.text) for turn in dialogue.turns[:turns])
 
 
 def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> None:
     """InputError where over half of the dialogues that are reported on, which come from `where`, are in one of the
     named `others` too, turn for turn (`line_key`), whatever their personas: a result on them would say nothing about
     new ones. A few may be alike by chance."""
-    turns = [_turns(dialogue) for dialogue in reported]
+    said = [opening(dialogue, None) for dialogue in reported]
     for name, dialogues in others.items():
-        known = len(list(filter({_turns(dialogue) for dialogue in dialogues}.__contains__, turns)))
-        if 2 * known > len(turns):
+        there = {opening(dialogue, None) for dialogue in dialogues}
+        known = sum(turns in there for turns in said)
+        if 2 * known > len(said):
             raise InputError(
-                f"{where}: {known} of its {len(turns)} dialogues are in {name} too, so that a result would say nothing "
+                f"{where}: {known} of its {len(said)} dialogues are in {name} too, so that a result would say nothing "
                 "about new ones; give files that share none"
             )
-
-
-def _turns(dialogue: Dialogue) -> tuple[str, ...]:
-    return tuple(line_key(turn.text) for turn in dialogue.turns)
 
 
 @dataclass(frozen=True, slots=True)
