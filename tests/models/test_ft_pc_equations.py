@@ -30,14 +30,14 @@ def embed(model: Any, text: str, most: int) -> Tensor:
 
 
 def read(encoder: Any, words: Tensor) -> Tensor:
-    """A sequence (words, H) with its places through the transformer, averaged."""
+    """A sequence (words, H), scaled, with its places, through the transformer, averaged."""
     width = words.shape[1]
     places = [
         [math.sin(place * 10000 ** (-2 * i / width)) for i in range(width // 2)]
         + [math.cos(place * 10000 ** (-2 * i / width)) for i in range(width // 2)]
         for place in range(len(words))
     ]
-    states: Tensor = encoder.layers((words + words.new_tensor(places))[None])[0]
+    states: Tensor = encoder.layers((words * width**0.5 + words.new_tensor(places))[None])[0]
     return states.mean(0)
 
 
@@ -65,6 +65,12 @@ def test_the_scores_are_those_of_the_published_model(whose: Whose, build: Build,
         expected = torch.stack([score(model, case) for case in cases])
     torch.testing.assert_close(scores, expected, atol=1e-8, rtol=1e-8)
     assert scores.std() > 0.1
+
+
+def test_at_first_a_persona_line_is_the_sum_of_its_words(build: Build) -> None:
+    model = build("ft_pc", persona="both")
+    for layer in model.lines:
+        torch.testing.assert_close(layer.weight, torch.eye(model.words.width))
 
 
 @pytest.mark.parametrize(("hidden", "heads"), [(8, 3), (9, 3), (8, 0)])

@@ -7,8 +7,9 @@ Differs from the paper: it is pre-trained there on 700 million exchanges of Redd
 authors said, which are not published; the recipes have Synthetic-Persona-Chat in their place, a run of which is named
 by `init_from`, and word vectors that begin at random. Of both personas, each is attended by itself, and both are added.
 
-Not stated in the paper: heads, normalisation before each sublayer, sines and cosines for places, that the layer before
-the sum of a line's words has no bias. A persona without lines adds nothing.
+Not stated in the paper: heads, normalisation before each sublayer, sines and cosines for places, word vectors
+multiplied by the root of their width before these are added ("Attention Is All You Need", section 3.4), that the layer
+after the sum of a line's words has no bias and begins as the identity. A persona without lines adds nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,10 @@ class FTPC(nn.Module):
         self.words = WordEmbedding(width=hidden, min_count=min_count, dropout=0.0)
         self.context = _Encoder(width=hidden, layers=layers, heads=heads, dropout=dropout)
         self.reply = _Encoder(width=hidden, layers=layers, heads=heads, dropout=dropout)
-        self.lines = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(self.personas))
+        lines = [nn.Linear(hidden, hidden, bias=False) for _ in range(self.personas)]
+        for layer in lines:  # at first, a line is the sum of its words, so that a reply with the same is like it
+            nn.init.eye_(layer.weight)
+        self.lines = nn.ModuleList(lines)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary."""
@@ -99,7 +103,8 @@ class _Encoder(nn.Module):
         length = (sentences.lengths[chosen.clamp(min=0)] * there).sum(1)
         real = torch.arange(int(length.max()), device=tokens.device) < length[:, None]  # (B, C)
         place = torch.zeros_like(real, dtype=torch.long).masked_scatter_(real, words)
-        sequence = self.dropout(tokens[place] + _positions(real.shape[1], tokens))  # (B, C, H)
+        scaled = tokens[place] * tokens.shape[1] ** 0.5  # or the places would drown the words
+        sequence = self.dropout(scaled + _positions(real.shape[1], tokens))  # (B, C, H)
         states = self.layers(sequence, src_key_padding_mask=~real)
         return (states * real[..., None]).sum(1) / length[:, None]
 
