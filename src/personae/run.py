@@ -40,6 +40,8 @@ from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose, 
 
 BACKBONE = "backbone"
 
+log = logging.getLogger(__name__)
+
 
 def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: bool = False) -> dict[str, Any]:
     """Fits a recipe, `changes` made to it ("task.model.hidden": "64"), into the folder `out`; see `fit`.
@@ -134,7 +136,7 @@ def fit(
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
         _check_persona(task, cases, f"corpus.{where}", "task.model.persona")
-    keep_apart(splits["valid"], "corpus.valid", {"corpus.train": dialogues, "corpus.dev": splits["dev"]})
+    known = keep_apart(splits["valid"], "corpus.valid", {"corpus.train": dialogues, "corpus.dev": splits["dev"]})
     if not resume:
         task.prepare(dialogues)
     digest = hashlib.sha256("\n".join(map(repr, [*dialogues, *dev])).encode()).hexdigest()
@@ -152,7 +154,7 @@ def fit(
     save(task, out)
     spent = {"seed": seed, "best_step": keeper.step, "steps": trainer.global_step, "cpu_seconds": keeper.cpu_seconds}
     spent["stopped"] = training.out_of_time(trainer)
-    learnt = {"sha256": digest, "train": len(replies), "dev": len(dev)}
+    learnt = {"sha256": digest, "train": len(replies), "dev": len(dev), "known": known}
     results.write_json(
         {**results.environment(trainer.strategy.root_device), **spent, "corpus": learnt}, out / "environment.json"
     )
@@ -221,9 +223,14 @@ def load(model: str) -> Task:
         return Selection(model=untrained()).eval()
     known = {one["name"]: one for one in catalogue.models()}
     if model in known:
+        reached = known[model]["results"]
+        best = max(
+            known[model]["recipes"],
+            key=lambda name: reached[name]["metrics"]["hits@1/20"]["value"] if name in reached else 0,
+        )
         raise InputError(
-            f"{model}: must be trained first: personae fit --config {known[model]['recipes'][0]} --out RUN, or another "
-            "recipe that `personae models` lists, then give RUN"
+            f"{model}: must be trained first: personae fit --config {best} --out RUN, or another recipe that `personae "
+            "models` lists, then give RUN"
         )
     recorded = records() / model / "recipe.yaml"
     if recorded.is_file():
@@ -313,6 +320,15 @@ def _cases(
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     cases = examples(with_candidates, sides=sides)
+    twice = sum(case.target.candidates.count(case.target.text) > 1 for case in cases)
+    if twice:
+        log.warning(
+            "%s: %d of %d replies are among their candidates more than once, and can at best tie for the first place: "
+            "no hit at 1",
+            where,
+            twice,
+            len(cases),
+        )
     if not cases and sides == "second":
         raise InputError(
             f"{where}: holds no reply of speaker 1 to a turn before it, the only ones that are measured; let speaker 1 "

@@ -125,17 +125,23 @@ def test_what_hangs_together_cannot_be_split(make: Make, by: Literal["line", "pe
 
 
 def test_what_is_reported_on_is_no_part_of_the_rest(make: Make) -> None:
-    one, other = ([make(f"{k}{n}", f"hi {k} {n}", "hello", facts=(("a",), ("b",))) for n in range(4)] for k in "xy")
-    copies = [make(f"c{n}", f"Hi x {n}!", "Hello.", facts=(("c",), ("d",))) for n in range(4)]  # with other personas
-    few, most = [*copies[:2], make("z", "bye"), make("w", "so")], [*copies[1:], make("z", "bye")]
-    keep_apart(few, "valid", {"train": one, "dev": other})
-    for reported, dev, said in (
-        (copies, other, "4 of its 4 dialogues are in train too"),
-        (other, other, "4 of its 4 dialogues are in dev too"),
-        (most, other, "3 of its 4 dialogues are in train too"),
+    said = [[f"hi {n}", f"hello {n}", f"how are you {n}", f"well {n}", f"bye {n}"] for n in range(20)]
+    train = [make(f"t{n}", *turns, facts=(("a",), ("b",))) for n, turns in enumerate(said)]
+    other = [make(f"o{n}", f"so {n}", f"what {n}") for n in range(20)]
+    fresh = [make(f"f{n}", f"and {n}", f"then {n}") for n in range(18)]
+    copies = [make(f"c{n}", *(f"{turn.upper()}!" for turn in turns)) for n, turns in enumerate(said)]
+    cut = [make(f"d{n}", *turns[1:4]) for n, turns in enumerate(said)]
+    little = [make(f"l{n}", *turns[:2], f"oh {n}", f"no {n}") for n, turns in enumerate(said)]
+    assert keep_apart([*copies[:2], *fresh], "valid", {"train": train, "dev": other}) == {"train": 2, "dev": 0}
+    assert keep_apart(little, "valid", {"train": train, "dev": other}) == {"train": 0, "dev": 0}
+    for reported, dev, told in (
+        (copies, other, "20 of its 20 dialogues are in train too"),
+        (other, other, "20 of its 20 dialogues are in dev too"),
+        (cut, other, "20 of its 20 dialogues are in train too"),
+        ([*copies[:3], *fresh[:17]], other, "3 of its 20 dialogues are in train too"),
     ):
-        with pytest.raises(InputError, match=f"valid: {said}"):
-            keep_apart(reported, "valid", {"train": one, "dev": dev})
+        with pytest.raises(InputError, match=f"valid: {told}, whole or for the greater part"):
+            keep_apart(reported, "valid", {"train": train, "dev": dev})
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])

@@ -2,11 +2,11 @@
 
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import combinations
+from itertools import chain, combinations, pairwise
 from typing import Literal
 
 from personae.types import Dialogue, InputError, check
@@ -64,19 +64,34 @@ def opening(dialogue: Dialogue, turns: int | None = 4) -> tuple[str, ...]:
     return tuple(line_key(turn.text) for turn in dialogue.turns[:turns])
 
 
-def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> None:
-    """InputError where over half of the dialogues that are reported on, which come from `where`, are in one of the
-    named `others` too, turn for turn (`line_key`), whatever their personas: a result on them would say nothing about
-    new ones. A few may be alike by chance."""
-    said = [opening(dialogue, None) for dialogue in reported]
+def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> dict[str, int]:
+    """How many of the dialogues that are reported on, which come from `where`, each of the named `others` knows: of
+    which one of its dialogues has over half of the exchanges, an utterance and what answers it (`line_key`), whatever
+    the personas, so also where a dialogue was cut. InputError where these are over a tenth: a result on them would say
+    little about new ones. A few may be alike by chance."""
+    said = [_exchanges(dialogue) for dialogue in reported]
+    found = {}
     for name, dialogues in others.items():
-        there = {opening(dialogue, None) for dialogue in dialogues}
-        known = sum(turns in there for turns in said)
-        if 2 * known > len(said):
+        there = defaultdict[tuple[str, ...], list[int]](list)
+        for place, dialogue in enumerate(dialogues):
+            for exchange in _exchanges(dialogue):
+                there[exchange].append(place)
+        shared = (Counter(chain.from_iterable(there.get(one, ()) for one in exchanges)) for exchanges in said)
+        most = [max(counts.values(), default=0) for counts in shared]
+        known = sum(2 * count > len(exchanges) for count, exchanges in zip(most, said, strict=True))
+        if 10 * known > len(said):
             raise InputError(
-                f"{where}: {known} of its {len(said)} dialogues are in {name} too, so that a result would say nothing "
-                "about new ones; give files that share none"
+                f"{where}: {known} of its {len(said)} dialogues are in {name} too, whole or for the greater part, so "
+                "that a result would say little about new ones; give files that share none"
             )
+        found[name] = known
+    return found
+
+
+def _exchanges(dialogue: Dialogue) -> set[tuple[str, ...]]:
+    """The keys of each utterance and the next; of the only one of a dialogue that has no more."""
+    turns = opening(dialogue, None)
+    return set(pairwise(turns)) or {turns}
 
 
 @dataclass(frozen=True, slots=True)
