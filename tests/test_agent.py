@@ -52,9 +52,13 @@ def test_texts_may_come_from_any_iterable(agent: Agent) -> None:
 def test_nothing_to_rank_is_refused(agent: Agent) -> None:
     with pytest.raises(InputError, match="candidates: there are none to rank"):
         agent.rank(candidates=[])
-    for blank in ("", " \n"):
-        with pytest.raises(InputError, match="candidates: number 1, counted from 0, is empty; leave it out"):
-            agent.rank(candidates=["a", blank])
+
+
+@pytest.mark.parametrize("name", ["candidates", "persona", "context", "partner"])
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_an_empty_text_is_refused(name: str, blank: str, agent: Agent) -> None:
+    with pytest.raises(InputError, match=f"{name}: number 1, counted from 0, is empty; leave it out"):
+        agent.rank(**{"candidates": ["a", "b"], name: ["c", blank]})
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_a_line_has_the_weight_that_persona_fusion_gives_it(
 def test_what_is_not_there_is_not_looked_at(build: Callable[..., Any]) -> None:
     """A model reads an empty line in its place, of which there is nothing to tell."""
     agent = Agent(Selection(model=build("dim")))
-    (one,) = agent.explain(agent.case(candidates=["a cat", "birds"], persona=["  "]))
+    (one,) = agent.explain(agent.case(candidates=["a cat", "birds"]))
     assert one.attention == ()
     (one,) = agent.explain(agent.case(candidates=["a cat", "birds"], context=["my cat ?"]))
     assert one.effects == ()

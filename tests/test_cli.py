@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from personae import recipes
 from personae.cli import main
 from personae.data.toy import Selection as Toy
 from personae.types import Dialogue
@@ -161,6 +162,37 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(model["recipes"]) <= {line.strip().partition(",")[0] for line in lines}
     assert main(["models", "--shipped"]) == 0
     assert capsys.readouterr().out == "no trained weights come with this version\n"
+
+
+def test_a_recipe_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "selection/imn-toy-ra"]) == 0
+    assert capsys.readouterr().out == recipes.shipped()["selection/imn-toy-ra"].read_text(encoding="utf-8")
+    assert "did you mean selection/imn-toy-ra?" in refused(capsys, "recipe", "selection/imn-toy-r")
+
+
+def test_what_is_compared_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "hre-personachat-ra", "tfidf-none/on-original"]) == 0
+    file = "personachat/valid_both_original.txt"
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"A: persona self, {file}", f"B: persona none, {file}"]
+
+
+def test_a_run_that_is_not_finished_is_not_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    said = refused(capsys, "compare", str(tmp_path), "hre-personachat-ra")
+    assert f"{tmp_path}: no finished run, it has no metrics.json; resume its training" in said
+
+
+def test_a_true_reply_among_its_candidates_twice_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, said = tmp_path / "mine.jsonl", []
+    for name, candidates in (("a", ["hello you", "no", "hello you"]), ("b", ["hello you", "no", "yes"])):
+        turns = [{"speaker": 0, "text": "hi"}, {"speaker": 1, "text": "hello you", "candidates": candidates}]
+        said.append(json.dumps({"id": name, "personas": [[], ["i am tall"]], "turns": turns}))
+    file.write_text("\n".join(said))
+    assert main(["evaluate", "tfidf", "--data", str(file), "--json"]) == 0
+    assert f"{file}: 1 of 2 replies are among their candidates more than once" in caplog.text
+    assert set(json.loads(capsys.readouterr().out)["metrics"]) == {"hits@1/3", "mrr/3"}
 
 
 def test_data_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

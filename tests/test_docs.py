@@ -1,5 +1,6 @@
 """The pages: commands parse, links resolve, recipes fit, examples are read, Python compiles."""
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from personae import options, recipes, run
 from personae.cli import ABOUT, COMMANDS
 from personae.data.candidates import examples, offered
 from personae.data.read import form, read
+from personae.published import records
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -38,7 +40,7 @@ def commands() -> list[list[str]]:
     lines = [line for _, text in blocks("sh") for line in text.replace("\\\n", " ").splitlines()]
     lines += [span for _, text in prose() for span in re.findall(r"`([^`]+)`", text)]
     given = [re.fullmatch(r"(?:\.venv/bin/)?personae (.+)", line) for line in lines]
-    split = [shlex.split(line[1], comments=True) for line in given if line and "..." not in line[1]]
+    split = [shlex.split(line[1].partition(" > ")[0], comments=True) for line in given if line and "..." not in line[1]]
     return [arguments for arguments in split if not named(arguments)]
 
 
@@ -117,6 +119,26 @@ def test_the_model_of_the_tutorial_learns_with_any_seed(
     result = run.train("mine.yaml", {"seed": str(seed)}, out=Path("mine"))
     assert result["n"] == 2133
     assert result["metrics"]["hits@1/20"]["value"] > 0.95
+
+
+def test_the_results_are_those_recorded() -> None:
+    """Each line of the table of trained systems is a record's: hits@1 with its interval, MRR, processor seconds."""
+    recorded = set()
+    for file in records().glob("*/environment.json"):
+        spent = json.loads(file.read_text(encoding="utf-8"))["cpu_seconds"]
+        metrics = json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+        hits, mrr = metrics["hits@1/20"], metrics["mrr/20"]["value"]
+        value, low, high = (f"{hits[key]:.3f}".lstrip("0") for key in ("value", "low", "high"))
+        recorded.add((f"{value} [{low}, {high}]", f"{mrr:.3f}".lstrip("0"), f"{spent:,.0f}"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    (table,) = re.findall(
+        r"^\| system \| persona \| hits@1/20 \| MRR/20 \| CPU s .+\n((?:\|.+\n)+)", page, re.MULTILINE
+    )
+    lines = [[cell.strip() for cell in line.split("|")[3:6]] for line in table.splitlines()[1:]]
+    told = [tuple(cells) for cells in lines if cells[1]]
+    assert len(told) > 40
+    for cells in told:
+        assert cells in recorded, cells
 
 
 def test_links_resolve() -> None:

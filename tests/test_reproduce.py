@@ -224,7 +224,8 @@ def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, An
     for text in ("An Invented Paper", "Whose persona helps?", "how often the first choice", "stands in", "### partner"):
         assert text in page
     row = made["rows"]["Encoder", "self hits@1"]
-    numbers = f"| Encoder | 50.0 | **{row['ours']:.1f}** [{row['low']:.1f}, {row['high']:.1f}] | 60.0 |"
+    assert row["guessed"]  # it was trained for four steps
+    numbers = f"| Encoder | 50.0 | **{row['ours']:.1f}** [{row['low']:.1f}, {row['high']:.1f}], a guess | 60.0 |"
     assert numbers in page
     line = next(line for line in page.splitlines() if line.startswith(numbers))
     share = round(4 * 16 / row["replies"], 2)  # steps of a batch
@@ -235,7 +236,7 @@ def test_the_page_the_picture_and_the_numbers_are_of_one_make(made: dict[str, An
     assert f"- {mark[1]} not run: a generator" in page
     assert f"| {row['cpu_seconds']:,.0f} and none |" in page
     assert f"personae reproduce invented/table1 --budget cpu-small --runs {place / 'runs'}" in page
-    assert "not run: Encoder over Encoder, told (table2, persona self) (self hits@1)." in page
+    assert "not run:\n\n- Encoder over Encoder, told (table2, persona self), in self hits@1\n" in page
     assert "small enough for a processor" in page
     bound = "- Bound of 00:00:30:00 (days, hours, minutes, seconds): `encoder`, `encoder-partner`."
     assert bound in page
@@ -366,12 +367,11 @@ def test_damage_is_found_before_anything_is_trained(
     made: dict[str, Any], place: Path, tmp_path: Path, damaged: str, content: str, message: str
 ) -> None:
     shutil.copytree(place / "runs" / "encoder", tmp_path / "encoder")
+    shutil.rmtree(tmp_path / "encoder" / "on-revised", ignore_errors=True)
     if "on-revised" in damaged:
         run.evaluate(
             str(tmp_path / "encoder"), str(place / "valid-revised.jsonl"), out=tmp_path / "encoder" / "on-revised"
         )
-    else:
-        shutil.rmtree(tmp_path / "encoder" / "on-revised", ignore_errors=True)
     (tmp_path / damaged).write_text(content)
     file = str(place / "train-revised.jsonl")
     with pytest.raises(InputError, match=message):
@@ -470,7 +470,7 @@ def test_orderings_are_told_of_where_there_are_some(place: Path, tmp_path: Path)
     some = plan(place, "table1")
     content = reproduce(some, runs=tmp_path / "runs", out=tmp_path, only=["Counter"])
     text = page.markdown(some, content)
-    assert "Not looked at, since one of the two was not run: Encoder over Counter" in text
+    assert "Not looked at, since one of the two was not run:\n\n- Encoder over Counter" in text
     assert "Orderings looked at" not in text
 
 
@@ -480,6 +480,21 @@ def test_a_context_that_is_read_once_for_all_candidates_is_marked(tmp_path: Path
     assert re.findall(r"^\| (\S+) \(shared\) \|", text, re.MULTILINE) == ["BERT"]
     assert text.count("*(shared)*: context and persona are read once") == 1
     assert {row["system"] for row in content["rows"] if row.get("shared")} == {"BERT"}
+
+
+def test_a_speed_is_not_taken_from_another_machine(tmp_path: Path) -> None:
+    content = reproduce(plans.read("persona-fusion/table6"), shipped=True, out=tmp_path)
+    assert {row["why"] for row in content["rows"]} == {
+        "a speed is one of a machine; leave --shipped out to measure that of yours"
+    }
+
+
+def test_what_has_learnt_nothing_is_marked(tmp_path: Path) -> None:
+    content = reproduce(plans.read("persona-fusion/table2"), shipped=True, out=tmp_path)
+    assert {row["system"] for row in content["rows"] if row["guessed"]} == {"HRE partner", "BERT partner"}
+    text = (tmp_path / "table.md").read_text()
+    assert re.search(r"HRE self over HRE partner \| .* \| yes, over a guess \|", text)
+    assert re.search(r"IMN self over IMN partner \| .* \| yes \|", text)
 
 
 def test_a_row_of_another_table_is_named_once() -> None:

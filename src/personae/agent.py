@@ -68,7 +68,7 @@ class Agent:
         `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
         said so far in turn, the partner's utterance last. What the model does not read is left out, with a
         warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
-        without which the score falls most. InputError where there is no candidate, or one is empty.
+        without which the score falls most. InputError where there is no candidate, or a text is empty.
         """
         if explain < 0:
             raise InputError(f"explain: {explain} is less than 0; say of how many candidates to name the line")
@@ -126,9 +126,6 @@ class Agent:
         context, partner = _texts("context", context), _texts("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
-        for place, text in enumerate(candidates):
-            if not text or text.isspace():
-                raise InputError(f"candidates: number {place}, counted from 0, is empty; leave it out")
         self._warn(persona, "self")
         self._warn(partner, "partner")
         persona, partner = self._read(persona, "self"), self._read(partner, "partner")
@@ -240,6 +237,9 @@ def _texts(name: str, texts: Iterable[str]) -> tuple[str, ...]:
     if isinstance(texts, Iterable) and not isinstance(texts, str):
         listed = tuple(texts)
         if all(isinstance(text, str) for text in listed):
+            for place, text in enumerate(listed):
+                if not text.strip():
+                    raise InputError(f"{name}: number {place}, counted from 0, is empty; leave it out")
             return listed
     raise InputError(f"{name}: a list of texts is wanted")
 

@@ -189,6 +189,17 @@ def explain(
         print(f"written to {out}: explanation.json and a picture of each")
 
 
+def recipe(name: str) -> None:
+    """Print a recipe, to make one of your own of it.
+
+    Args:
+        name: that of a shipped one, as `personae models` lists them, or a YAML file.
+    """
+    from personae import recipes
+
+    print(recipes.find(name).read_text(encoding="utf-8"), end="")
+
+
 def models(*, shipped: bool = False, json: bool = False) -> None:
     """List the models and their recipes.
 
@@ -279,6 +290,7 @@ COMMANDS: dict[str, Any] = {
     "rank": rank,
     "explain": explain,
     "models": models,
+    "recipe": recipe,
     "reproduce": reproduce,
     "record": record,
 }

@@ -58,6 +58,8 @@ def comparison(result: dict[str, Any], what: str) -> None:
     columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
     examples = f"{result['n']} examples in {result['dialogues']} dialogues"
     table(columns, rows, title=f"{what}, {examples}, {_drawn(result['candidates'])}", right=columns[1:])
+    for side, of in result["of"].items():
+        print(f"{side.upper()}: persona {of['persona']}, {of['path']}")
 
 
 def reproduction(result: dict[str, Any]) -> None:

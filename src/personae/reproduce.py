@@ -4,6 +4,7 @@ paper's numbers and ours are laid side by side."""
 import json
 import os
 import random
+import re
 import shlex
 import time
 from collections import Counter
@@ -296,6 +297,8 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
     file = kept.result(cell)
     if file is None:
         absent = "not measured for this version" if kept.recorded else "left out by --only"
+        if kept.recorded and cell.metric == SPEED:
+            absent = "a speed is one of a machine; leave --shipped out to measure that of yours"
         return {**row, "why": kept.why(cell) or absent}
     about, job = results.read_json(file), kept.job(cell)
     value = _named(about["metrics"], cell.metric)
@@ -306,6 +309,7 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
         "budget": "by hand" if longer else kept.budget.name,
         **_scaled(value, 100 if row["unit"] == "%" else 1),
         "n": value["n"],
+        "guessed": _guessed(about["metrics"], cell.metric),
         "run": job.folder.name,
         "shared": job.shared,
         **training,
@@ -326,7 +330,7 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
         "better": better.system,
         "worse": claim.named,
         "published": round(better.published - worse.published, 4),
-        **dict.fromkeys(("ours", "low", "high", "n", "test", "p", "found", "cpu_seconds")),
+        **dict.fromkeys(("ours", "low", "high", "n", "test", "p", "found", "guessed", "cpu_seconds")),
     }
     files = {better.system: kept.result(better), claim.named: kept.result(worse)}
     if absent := [name for name, file in files.items() if file is None]:
@@ -339,14 +343,33 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
     found = "yes" if low > 0 else "no, the reverse" if high < 0 else "not shown"
     jobs = dict.fromkeys((kept.job(better), kept.job(worse)))  # one, where it is measured on two files
     seconds = [kept.spent(job)["cpu_seconds"] if job.trained else None for job in jobs]
-    n = row["difference"]["n"]
-    return {**told, **difference, "n": n, "test": test, "p": p, "found": found, "cpu_seconds": seconds}
+    n, guessed = row["difference"]["n"], _guessed(results.about(other / "metrics.json")["metrics"], worse.metric)
+    return {
+        **told,
+        **difference,
+        "n": n,
+        "test": test,
+        "p": p,
+        "found": found,
+        "guessed": guessed,
+        "cpu_seconds": seconds,
+    }
 
 
 def _named(metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """The value of a metric, whose name may tell its number of candidates besides: "hits@1/20"."""
     value: dict[str, Any] = next(row for name, row in metrics.items() if f"{name}/".startswith(f"{metric}/"))
     return value
+
+
+def _guessed(metrics: Mapping[str, Any], metric: str) -> bool:
+    """Whether a system is not above who guesses, as far as the interval tells: it has learnt nothing."""
+    if metric == SPEED:
+        return False
+    among = int(re.split(r"[/-]", next(name for name in metrics if name.startswith(f"{metric}/")))[-1])
+    guess = 1 / among if metric == "hits@1" else sum(1 / rank for rank in range(1, among + 1)) / among
+    low = _named(metrics, metric)["low"]
+    return low is not None and low <= guess
 
 
 def _scaled(value: Mapping[str, float | None], scale: int) -> dict[str, float | None]:

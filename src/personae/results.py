@@ -111,6 +111,8 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     if not predictions.exists() and (folder / RANKS).exists():
         predictions = folder / RANKS
     for file in (metrics, predictions):
+        if not file.exists() and (folder / "checkpoints").exists():
+            raise InputError(f"{folder}: no finished run, it has no {file.name}; resume its training, or name another")
         if not file.exists():
             raise InputError(f"{file}: there is none; give a run folder, or the --out of an evaluation")
     if predictions.name == RANKS:
@@ -207,7 +209,12 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) 
             f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
             f"{otherwise}"
         )
-    return {"candidates": draws[0], **comparison.compare(rows_a, rows_b, seed=seed)}
+    sides = [{"persona": about["persona"], "path": about["data"]["path"]} for about in (about_a, about_b)]
+    return {
+        "of": dict(zip("ab", sides, strict=True)),
+        "candidates": draws[0],
+        **comparison.compare(rows_a, rows_b, seed=seed),
+    }
 
 
 def _shape(row: Row) -> tuple[str, int, int]:

@@ -53,7 +53,7 @@ def test_metrics_by_hand() -> None:
 
 def test_the_name_says_the_number_of_candidates() -> None:
     assert list(metrics(random_rows(5))) == ["hits@1/20", "hits@5/20", "mrr/20"]
-    assert list(metrics([row((1.0, 2.0), 0), row((1.0, 2.0, 3.0), 0)])) == ["hits@1/2-3", "hits@5/2-3", "mrr/2-3"]
+    assert list(metrics([row((1.0, 2.0), 0), row((1.0, 2.0, 3.0), 0)])) == ["hits@1/2-3", "mrr/2-3"]
     assert candidates(random_rows(5, counts=(7,))) == "7"
 
 

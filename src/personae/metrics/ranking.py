@@ -62,7 +62,9 @@ def candidates(rows: Sequence[Row]) -> str:
 
 def metrics(rows: Sequence[Row]) -> dict[str, list[float]]:
     """Every ranking metric, one number an example: {"hits@1/20", "hits@5/20", "mrr/20"}, where 20 is the number of
-    candidates, or "2-20" for rows that have from 2 to 20 of them. Ties count as the mean of best and worst rank."""
-    among = candidates(rows)
-    measured: dict[str, Metric] = {"hits@1": hits(1), "hits@5": hits(5), "mrr": reciprocal_rank}
+    candidates, or "2-20" for rows that have from 2 to 20 of them; hits@5 only where there are more than 5, of which it
+    says something. Ties count as the mean of best and worst rank."""
+    among, most = candidates(rows), max(len(row.scores) for row in rows)
+    measured: dict[str, Metric] = {f"hits@{k}": hits(k) for k in (1, 5) if k < most or k == 1}
+    measured["mrr"] = reciprocal_rank
     return {f"{name}/{among}": list(metric(rows)) for name, metric in measured.items()}

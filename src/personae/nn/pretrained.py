@@ -1,6 +1,7 @@
 """A pretrained transformer and its tokenizer, of a folder or a hub id: read only where the two belong together."""
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def load(source: str, field: str, types: Sequence[str], **changes: float) -> tup
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each time that it tries again
     try:
         config = AutoConfig.from_pretrained(source, **changes)
         if config.model_type not in types or getattr(config, "is_decoder", False):

@@ -16,7 +16,7 @@ _MEASURED = """In brackets are 95 % intervals: where the number would lie for ot
 number of replies; *trained on* says how the personas are worded, and how many times training went through how many
 replies (0.5 ×: through half of them, once); *candidates*, where the 20 replies to choose from come from, and a digest
 of them; *CPU s* are the processor seconds of training, *stopped*: a bound of time ended it before its recipe did, so
-that the number would be another with more time."""
+that the number would be another with more time; *a guess*: what is not above who guesses has learnt nothing."""
 
 _SHARED = """*(shared)*: context and persona are read once for all candidates of a case, which then attend to them; the
 paper's system reads them anew with each candidate, which takes longer."""
@@ -95,7 +95,7 @@ def _about(row: dict[str, Any]) -> dict[str, str]:
 def _ours(row: dict[str, Any], reasons: list[str]) -> str:
     if "why" in row:
         return _mark(reasons.index(row["why"]))
-    return f"**{row['ours']:.1f}**{_bounds(row)}"
+    return f"**{row['ours']:.1f}**{_bounds(row)}{', a guess' if row['guessed'] else ''}"
 
 
 def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
@@ -108,7 +108,7 @@ def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
             name,
             f"{claim['published']:+.1f}",
             f"{claim['ours']:+.1f}{_bounds(claim)}",
-            claim["found"],
+            f"{claim['found']}{', over a guess' if claim['guessed'] else ''}",
             f"{_p(claim['p'])} ({claim['test']})",
             " and ".join("none" if spent is None else f"{spent:,.0f}" for spent in claim["cpu_seconds"]),
         )
@@ -119,7 +119,7 @@ def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
     for claim, name in zip(claims, named, strict=True):
         if "why" in claim:
             absent.setdefault(name, []).append(claim["column"])
-    unseen = "; ".join(f"{name} ({', '.join(places)})" for name, places in absent.items())
+    unseen = "\n".join(f"- {name}{_within(places)}" for name, places in absent.items())
     columns = ("column", "ordering", "lead, paper", "lead, here [95 %]", "found here", "p", "CPU s")
     parts = [
         "## What the paper finds in it, and what is found here",
@@ -132,9 +132,13 @@ same systems would do with other seeds. *CPU s*: the processor seconds of their 
 {_grid(columns, lines)}"""
         if lines
         else "",
-        f"Not looked at, since one of the two was not run: {unseen}." if unseen else "",
+        f"Not looked at, since one of the two was not run:\n\n{unseen}" if unseen else "",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _within(columns: Sequence[str]) -> str:
+    return f", in {', '.join(columns)}"
 
 
 def _row(plan: Plan, name: str) -> str:
