@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
             row = {"id": f"talk-{place // 2}#{place}", "dialogue": f"talk-{place // 2}"}
             file.write(json.dumps({**row, "scores": turned, "target": target}) + "\n")
     data = {"path": "valid.jsonl", "sha256": "1" * 64, "candidates": {"name": "official", "sha256": "0" * 64}}
-    about = {"model": "/home/me/x", "n": len(SCORES), "data": data, "metrics": {}}
+    about = {"model": "/home/me/x", "persona": "self", "n": len(SCORES), "data": data, "metrics": {}}
     (made / "metrics.json").write_text(json.dumps(about))
     return made
 

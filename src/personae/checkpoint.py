@@ -1,11 +1,12 @@
 """Lightning checkpoints without pickle: one safetensors file, whose metadata holds everything that is no tensor as
-JSON; the callback that writes them; what Ctrl-C does to training; and that a run is trained once at a time."""
+JSON; the callback that writes them; weights taken from another run; what Ctrl-C does to training; and that a run is
+trained once at a time."""
 
 import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from personae.data import lines
 from personae.tasks.base import Task
@@ -71,6 +72,22 @@ def _decode(structure: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "tuple":
         return tuple(_decode(part, tensors) for part in parts)
     return {_decode(key, tensors): _decode(value, tensors) for key, value in parts}
+
+
+def inherit(model: nn.Module, other: nn.Module, where: str) -> None:
+    """Copies the weights of another model that this one has too, by name and shape, and which words the trained ones
+    are of. InputError, which names `where` the other is from, if there are none."""
+    theirs, parts = dict(other.named_parameters()), dict(other.named_modules())
+    for name, part in model.named_modules():
+        take: Callable[[Any], None] | None = getattr(part, "inherit", None)
+        if take is not None and type(parts.get(name)) is type(part):
+            take(parts[name])
+    own = dict(model.named_parameters())
+    shared = [name for name, weight in own.items() if name in theirs and theirs[name].shape == weight.shape]
+    if not shared:
+        raise InputError(f"init_from: {where}: none of its weights has the name and the shape of one of this model")
+    for name in shared:
+        own[name].data.copy_(theirs[name].data)
 
 
 class SafeCheckpointIO(CheckpointIO):

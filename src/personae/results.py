@@ -131,7 +131,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
 def about(metrics: Path) -> dict[str, Any]:
     """What a metrics.json says. InputError where it is damaged."""
     data = ("path", "sha256", "candidates.name", "candidates.sha256")
-    return read_json(metrics, "model", "n", "metrics", *(f"data.{name}" for name in data))
+    return read_json(metrics, "model", "persona", "n", "metrics", *(f"data.{name}" for name in data))
 
 
 def _recorded(name: Path) -> Path:

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -124,7 +124,7 @@ def fit(
     """
     _check_arguments(task, trainer, patience=patience, save_every=save_every, paper=paper)
     if init_from is not None and not resume:
-        _init(task, init_from)
+        checkpoint.inherit(task.model, load(init_from).model, init_from)
     training.keep_memory()
     task.seed = seed
     splits = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
@@ -361,26 +361,6 @@ def _check_persona(task: Task, cases: Sequence[Example], where: str, option: str
             f"{where}: holds no line of the persona that is to be read ({option} {whose}); read none, or give "
             "dialogues that have it"
         )
-
-
-def _init(task: Task, folder: str) -> None:
-    """Copies the weights of a run that this model has too, by name and shape, and which words the trained ones are of.
-    InputError where there are none."""
-    model = load(folder).model
-    theirs, parts = dict(model.named_parameters()), dict(model.named_modules())
-    for name, part in task.model.named_modules():
-        inherit: Callable[[Any], None] | None = getattr(part, "inherit", None)
-        if inherit is not None and type(parts.get(name)) is type(part):
-            inherit(parts[name])
-    shared = {
-        name: weight
-        for name, weight in task.model.named_parameters()
-        if name in theirs and theirs[name].shape == weight.shape
-    }
-    if not shared:
-        raise InputError(f"init_from: {folder}: none of its weights has the name and the shape of one of this model")
-    for name, weight in shared.items():
-        weight.data.copy_(theirs[name].data)
 
 
 def _parser() -> ArgumentParser:

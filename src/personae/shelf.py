@@ -50,7 +50,7 @@ BUDGETS = {
             name="cpu-small",
             about="the recipes as shipped, small enough for a processor",
             effort="""A system is trained for some ten minutes of one processor core (a bag of words for one, the
-longest for seventeen: see *CPU s*), at most four times through the training replies. HRE, IMN, DIM, FIRE and DGMN have
+longest for eighteen: see *CPU s*), at most four times through the training replies. HRE, IMN, DIM, FIRE and DGMN have
 64 units or fewer, where the papers have 200 or 300, and read the last five utterances of a chat, where the papers read
 fifteen; word vectors from elsewhere have 50 dimensions, not 300. So nearly all numbers are lower than the paper's. That
 says nothing about the systems.""",

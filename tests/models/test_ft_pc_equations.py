@@ -69,8 +69,9 @@ def test_the_scores_are_those_of_the_published_model(whose: Whose, build: Build,
 
 def test_at_first_a_persona_line_is_the_sum_of_its_words(build: Build) -> None:
     model = build("ft_pc", persona="both")
-    for layer in model.lines:
-        torch.testing.assert_close(layer.weight, torch.eye(model.words.width))
+    of_the_replier, of_the_other = model.lines
+    torch.testing.assert_close(of_the_replier.weight, torch.eye(model.words.width))
+    assert not torch.allclose(of_the_other.weight, of_the_replier.weight, atol=0.1)
 
 
 @pytest.mark.parametrize(("hidden", "heads"), [(8, 3), (9, 3), (8, 0)])

@@ -9,7 +9,7 @@ by `init_from`, and word vectors that begin at random. Of both personas, each is
 
 Not stated in the paper: heads, normalisation before each sublayer, sines and cosines for places, word vectors
 multiplied by the root of their width before these are added ("Attention Is All You Need", section 3.4), that the layer
-after the sum of a line's words has no bias and begins as the identity. A persona without lines adds nothing.
+after the sum of a line's words has no bias and begins as the identity (of both personas, that of the replier's). A persona without lines adds nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,10 +52,10 @@ class FTPC(nn.Module):
         self.words = WordEmbedding(width=hidden, min_count=min_count, dropout=0.0)
         self.context = _Encoder(width=hidden, layers=layers, heads=heads, dropout=dropout)
         self.reply = _Encoder(width=hidden, layers=layers, heads=heads, dropout=dropout)
-        lines = [nn.Linear(hidden, hidden, bias=False) for _ in range(self.personas)]
-        for layer in lines:  # at first, a line is the sum of its words, so that a reply with the same is like it
-            nn.init.eye_(layer.weight)
-        self.lines = nn.ModuleList(lines)
+        first = nn.Linear(hidden, hidden, bias=False)
+        nn.init.eye_(first.weight)  # at first, a line is the sum of its words, so that a reply with the same is like it
+        others = (nn.Linear(hidden, hidden, bias=False) for _ in range(1, self.personas))
+        self.lines = nn.ModuleList([first, *others])
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary."""
