@@ -9,7 +9,8 @@ by `init_from`, and word vectors that begin at random. Of both personas, each is
 
 Not stated in the paper: heads, normalisation before each sublayer, sines and cosines for places, word vectors
 multiplied by the root of their width before these are added ("Attention Is All You Need", section 3.4), that the layer
-after the sum of a line's words has no bias and begins as the identity (of both personas, that of the replier's). A persona without lines adds nothing.
+after the sum of a line's words has no bias and begins as the identity (of both personas, that of the replier's). A
+persona without lines adds nothing.
 """
 
 from collections.abc import Iterable, Sequence
