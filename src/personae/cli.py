@@ -196,8 +196,9 @@ def recipe(name: str) -> None:
         name: that of a shipped one, as `personae models` lists them, or a YAML file.
     """
     from personae import recipes
+    from personae.data import lines
 
-    print(recipes.find(name).read_text(encoding="utf-8"), end="")
+    print(lines.text(recipes.find(name)), end="")
 
 
 def models(*, shipped: bool = False, json: bool = False) -> None:

@@ -59,7 +59,7 @@ def comparison(result: dict[str, Any], what: str) -> None:
     examples = f"{result['n']} examples in {result['dialogues']} dialogues"
     table(columns, rows, title=f"{what}, {examples}, {_drawn(result['candidates'])}", right=columns[1:])
     for side, of in result["of"].items():
-        print(f"{side.upper()}: persona {of['persona']}, {of['path']}")
+        print(f"{side.upper()}: persona {of['persona']}, {plain(of['path'] or of['split'] or 'no file')}")
 
 
 def reproduction(result: dict[str, Any]) -> None:

@@ -209,7 +209,10 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) 
             f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
             f"{otherwise}"
         )
-    sides = [{"persona": about["persona"], "path": about["data"]["path"]} for about in (about_a, about_b)]
+    sides = [
+        {"persona": about["persona"], "path": about["data"]["path"], "split": about["data"].get("split")}
+        for about in (about_a, about_b)
+    ]
     return {
         "of": dict(zip("ab", sides, strict=True)),
         "candidates": draws[0],

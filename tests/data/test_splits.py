@@ -132,16 +132,23 @@ def test_what_is_reported_on_is_no_part_of_the_rest(make: Make) -> None:
     copies = [make(f"c{n}", *(f"{turn.upper()}!" for turn in turns)) for n, turns in enumerate(said)]
     cut = [make(f"d{n}", *turns[1:4]) for n, turns in enumerate(said)]
     little = [make(f"l{n}", *turns[:2], f"oh {n}", f"no {n}") for n, turns in enumerate(said)]
-    assert keep_apart([*copies[:2], *fresh], "valid", {"train": train, "dev": other}) == {"train": 2, "dev": 0}
+    halves = [make(f"h{n}", *part) for n, turns in enumerate(said) for part in (turns[:3], turns[2:])]
+    assert keep_apart([*copies[:5], *fresh[:15]], "valid", {"train": train, "dev": other}) == {"train": 5, "dev": 0}
+    assert keep_apart(copies[:2], "valid", {"train": train, "dev": other}) == {
+        "train": 2,
+        "dev": 0,
+    }  # so few say nothing
     assert keep_apart(little, "valid", {"train": train, "dev": other}) == {"train": 0, "dev": 0}
     for reported, dev, told in (
         (copies, other, "20 of its 20 dialogues are in train too"),
         (other, other, "20 of its 20 dialogues are in dev too"),
         (cut, other, "20 of its 20 dialogues are in train too"),
-        ([*copies[:3], *fresh[:17]], other, "3 of its 20 dialogues are in train too"),
+        ([*copies[:6], *fresh[:14]], other, "6 of its 20 dialogues are in train too"),
     ):
         with pytest.raises(InputError, match=f"valid: {told}, whole or for the greater part"):
             keep_apart(reported, "valid", {"train": train, "dev": dev})
+    with pytest.raises(InputError, match="20 of its 20 dialogues are in halves too"):
+        keep_apart(copies, "valid", {"halves": halves})
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])

@@ -123,6 +123,19 @@ def test_hard_ones_are_those_that_a_bi_encoder_mistakes() -> None:
     assert wrong(last) == {"i walk my dogs in the park"}
 
 
+def test_where_a_pool_is_of_ones_own_dialogue_others_are_drawn_from_all() -> None:
+    speakers = (Speaker("0"), Speaker("1"))
+    said = [("long", f"reply {number}") for number in range(60)] + [("short", "the only other")]
+    found = [Example(Dialogue(name, speakers, (Turn(0, "and ?"),)), Turn(1, reply)) for name, reply in said]
+    try:
+        SentenceEncoder()
+    except InputError as error:
+        pytest.skip(str(error))
+    negatives = Hard(candidates=2, pool=2)
+    for example in filled(negatives, found):
+        assert len(example.target.candidates) == 2
+
+
 @pytest.mark.parametrize("made", [Drawn, Hard])
 def test_too_few_candidates_are_refused(made: Callable[..., Negatives]) -> None:
     with pytest.raises(InputError, match=r"task\.negatives: candidates must be between 2 and pool \(20\), not 21"):

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -65,21 +65,16 @@ def opening(dialogue: Dialogue, turns: int | None = 4) -> tuple[str, ...]:
 
 
 def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> dict[str, int]:
-    """How many of the dialogues that are reported on, which come from `where`, each of the named `others` knows: of
-    which one of its dialogues has over half of the exchanges, an utterance and what answers it (`line_key`), whatever
-    the personas, so also where a dialogue was cut. InputError where these are over a tenth: a result on them would say
-    little about new ones. A few may be alike by chance."""
+    """How many of the dialogues that are reported on, which come from `where`, each of the named `others` knows: over
+    half of whose exchanges, an utterance and what answers it (`line_key`), are in its dialogues, whatever the personas,
+    so also where dialogues were cut. InputError where these are over a quarter, and more than two: a result on them
+    would say little about new ones. A few may be alike by chance, more so where dialogues are short."""
     said = [_exchanges(dialogue) for dialogue in reported]
     found = {}
     for name, dialogues in others.items():
-        there = defaultdict[tuple[str, ...], list[int]](list)
-        for place, dialogue in enumerate(dialogues):
-            for exchange in _exchanges(dialogue):
-                there[exchange].append(place)
-        shared = (Counter(chain.from_iterable(there.get(one, ()) for one in exchanges)) for exchanges in said)
-        most = [max(counts.values(), default=0) for counts in shared]
-        known = sum(2 * count > len(exchanges) for count, exchanges in zip(most, said, strict=True))
-        if 10 * known > len(said):
+        there = set(chain.from_iterable(map(_exchanges, dialogues)))
+        known = sum(2 * len(exchanges & there) > len(exchanges) for exchanges in said)
+        if 4 * known > len(said) and known > 2:
             raise InputError(
                 f"{where}: {known} of its {len(said)} dialogues are in {name} too, whole or for the greater part, so "
                 "that a result would say little about new ones; give files that share none"

@@ -58,7 +58,9 @@ def load(source: str, field: str, types: Sequence[str], **changes: float) -> tup
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each time that it tries again
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of each time that it tries again
     try:
         config = AutoConfig.from_pretrained(source, **changes)
         if config.model_type not in types or getattr(config, "is_decoder", False):
@@ -98,6 +100,7 @@ def load(source: str, field: str, types: Sequence[str], **changes: float) -> tup
         ) from None
     finally:
         transformers_logging.set_verbosity(verbosity)
+        hub.setLevel(level)
 
 
 def require_weights(transformer: Any, field: str) -> None:

@@ -108,7 +108,7 @@ def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
             name,
             f"{claim['published']:+.1f}",
             f"{claim['ours']:+.1f}{_bounds(claim)}",
-            f"{claim['found']}{', over a guess' if claim['guessed'] else ''}",
+            f"{claim['found']}{', over a guess' if claim['guessed'] and claim['found'] == 'yes' else ''}",
             f"{_p(claim['p'])} ({claim['test']})",
             " and ".join("none" if spent is None else f"{spent:,.0f}" for spent in claim["cpu_seconds"]),
         )

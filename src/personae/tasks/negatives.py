@@ -119,7 +119,8 @@ class Hard:
                 if texts:
                     scores += (replies @ self._vectors(texts).T).amax(1)
             order = scores.argsort(descending=True, stable=True).tolist()
-            others = _drawn(example, [pool[place] for place in order], self._replies)
+            others = _others(example, [pool[place] for place in order])
+            others = others or _sample(_drawn(example, (), self._replies), self.candidates - 1, drawn)
             filled.append(_with(example, others[: self.candidates - 1], drawn))
         return filled
 
