@@ -134,10 +134,8 @@ def test_what_is_reported_on_is_no_part_of_the_rest(make: Make) -> None:
     little = [make(f"l{n}", *turns[:2], f"oh {n}", f"no {n}") for n, turns in enumerate(said)]
     halves = [make(f"h{n}", *part) for n, turns in enumerate(said) for part in (turns[:3], turns[2:])]
     assert keep_apart([*copies[:5], *fresh[:15]], "valid", {"train": train, "dev": other}) == {"train": 5, "dev": 0}
-    assert keep_apart(copies[:2], "valid", {"train": train, "dev": other}) == {
-        "train": 2,
-        "dev": 0,
-    }  # so few say nothing
+    few = [*copies[:2], *fresh[:2]]  # which say nothing
+    assert keep_apart(few, "valid", {"train": train, "dev": other}) == {"train": 2, "dev": 0}
     assert keep_apart(little, "valid", {"train": train, "dev": other}) == {"train": 0, "dev": 0}
     for reported, dev, told in (
         (copies, other, "20 of its 20 dialogues are in train too"),
@@ -149,6 +147,8 @@ def test_what_is_reported_on_is_no_part_of_the_rest(make: Make) -> None:
             keep_apart(reported, "valid", {"train": train, "dev": dev})
     with pytest.raises(InputError, match="20 of its 20 dialogues are in halves too"):
         keep_apart(copies, "valid", {"halves": halves})
+    with pytest.raises(InputError, match="2 of its 2 dialogues are in train too"):
+        keep_apart(copies[:2], "valid", {"train": train})
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])

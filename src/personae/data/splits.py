@@ -67,14 +67,14 @@ def opening(dialogue: Dialogue, turns: int | None = 4) -> tuple[str, ...]:
 def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> dict[str, int]:
     """How many of the dialogues that are reported on, which come from `where`, each of the named `others` knows: over
     half of whose exchanges, an utterance and what answers it (`line_key`), are in its dialogues, whatever the personas,
-    so also where dialogues were cut. InputError where these are over a quarter, and more than two: a result on them
-    would say little about new ones. A few may be alike by chance, more so where dialogues are short."""
+    so also where dialogues were cut. InputError where these are over a quarter (of very few, over half): a result on
+    them would say little about new ones. A few may be alike by chance, more so where dialogues are short."""
     said = [_exchanges(dialogue) for dialogue in reported]
     found = {}
     for name, dialogues in others.items():
         there = set(chain.from_iterable(map(_exchanges, dialogues)))
         known = sum(2 * len(exchanges & there) > len(exchanges) for exchanges in said)
-        if 4 * known > len(said) and known > 2:
+        if 2 * known > len(said) or (4 * known > len(said) and known > 2):
             raise InputError(
                 f"{where}: {known} of its {len(said)} dialogues are in {name} too, whole or for the greater part, so "
                 "that a result would say little about new ones; give files that share none"
