@@ -112,7 +112,7 @@ def test_the_model_of_the_tutorial_learns_with_any_seed(
     (recipe,) = (
         re.search(r"> mine\.yaml <<'END'\n(.*?)^END$", text, re.S | re.M)
         for _, text in blocks("sh")
-        if "> mine.yaml" in text
+        if "> mine.yaml <<'END'" in text
     )
     assert recipe is not None
     Path("mine.yaml").write_text(recipe[1], encoding="utf-8")
