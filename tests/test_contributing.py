@@ -19,6 +19,14 @@ def block(language: str, start: str) -> str:
     return str(found)
 
 
+LISTS = (
+    "test_the_models",
+    "test_every_model_that_is_trained_has_recipes_and_no_other",
+    "test_what_is_said_to_be_published_is_what_is_trained",
+)
+"""The tests that say which models and recipes there are, to which one of a paper is added."""
+
+
 @pytest.mark.slow
 def test_the_model_of_the_page_keeps_every_promise(tmp_path: Path) -> None:
     for name in ("src", "tests"):
@@ -29,7 +37,7 @@ def test_the_model_of_the_page_keeps_every_promise(tmp_path: Path) -> None:
     (package / "recipes" / "selection" / "average-toy.yaml").write_text(block("yaml", "# Average"))
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "not slow", "tests/models", "tests/recipes"]
     ended = subprocess.run(
-        [*command, "-k", "not equations"],
+        [*command, "-k", f"not equations and not {' and not '.join(LISTS)}"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
         capture_output=True,

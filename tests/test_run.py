@@ -32,6 +32,7 @@ TINY = {
     "task.model.hidden": "4",
     "task.model.features": "4",
     "task.model.words": "{class_path: personae.nn.words.Words, init_args: {glove_size: 0, task: 0, filters: 2}}",
+    "task.optimization.warmup": "0",
     "task.optimization.cooldown": "0",
     "trainer.max_epochs": "2",
     "trainer.val_check_interval": "2",

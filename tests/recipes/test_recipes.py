@@ -166,6 +166,7 @@ def test_a_recipe_with_a_mistake_is_refused(edit: str, message: str, tmp_path: P
         ({"task.optimization.cooldown": "2"}, r"task\.optimization\.cooldown: 2\.0 is not between 0 and 1"),
         (
             {
+                "task.optimization.warmup": "0",
                 "task.optimization.cooldown": "1",
                 "trainer.max_epochs": "-1",
                 "trainer.max_time": "'00:00:00:09'",
