@@ -300,7 +300,7 @@ def _row(kept: Shelf, cell: Cell) -> dict[str, Any]:
             absent = "a speed is one of a machine; leave --shipped out to measure that of yours"
         return {**row, "why": kept.why(cell) or absent}
     about, job = results.read_json(file), kept.job(cell)
-    value = _named(about["metrics"], cell.metric)
+    _, value = _named(about["metrics"], cell.metric)
     training = {"wording": cell.trained, **kept.spent(job)} if job.trained and cell.metric != SPEED else {}
     longer = training and training["bound"] != kept.budget.bound and training["cpu_seconds"] > 60 * kept.budget.minutes
     return {
@@ -335,7 +335,7 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
     if absent := [name for name, file in files.items() if file is None]:
         return {**told, "why": f"not run: {' and '.join(absent)}"}
     one, other = (file.parent for file in files.values() if file is not None)
-    row = _named(compared(one, other, reworded=better.measured != worse.measured)["metrics"], better.metric)
+    _, row = _named(compared(one, other, reworded=better.measured != worse.measured)["metrics"], better.metric)
     test, p = ("McNemar", row["mcnemar"]["p"]) if "mcnemar" in row else ("paired t", row["t_test"]["p"])
     difference = _scaled(row["difference"], 100)
     low, high = difference["low"] or 0, difference["high"] or 0
@@ -355,16 +355,15 @@ def _claim(kept: Shelf, claim: Claim, compared: Callable[..., dict[str, Any]]) -
     }
 
 
-def _named(metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """The value of a metric, whose name may tell its number of candidates besides: "hits@1/20"."""
-    value: dict[str, Any] = next(row for name, row in metrics.items() if f"{name}/".startswith(f"{metric}/"))
-    return value
+def _named(metrics: Mapping[str, Any], metric: str) -> tuple[str, dict[str, Any]]:
+    """The name of a metric, which may tell its number of candidates besides, "hits@1/20", and its value."""
+    return next((name, row) for name, row in metrics.items() if f"{name}/".startswith(f"{metric}/"))
 
 
 def _guessed(metrics: Mapping[str, Any], metric: str) -> bool:
     """Whether a system is not above who guesses, as far as the interval tells: it has learnt nothing. It is not said of
     a speed, nor where cases differ in their numbers of candidates."""
-    name, value = next((name, row) for name, row in metrics.items() if f"{name}/".startswith(f"{metric}/"))
+    name, value = _named(metrics, metric)
     among = name.partition("/")[2]
     if not among.isdecimal() or value["low"] is None:
         return False
