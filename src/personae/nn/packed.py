@@ -1,0 +1,178 @@
+"""Attention over sequences that lie one after another, so that nothing is padded between them.
+
+What is read of a sequence by others is computed once: the queries of a block of replies attend to the keys of their
+context, which is shared, and each to its own reply. The softmax is taken apart: exponentials are multiplied with the
+values and a column of ones in one product, and divided by what that column gives; nothing is subtracted before, but the
+similarities are cut at `MOST`, far above those of a trained model.
+
+Letters: T tokens of all sequences, L and C those of one and of its context, H hidden units, D of them a head.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+ROOM = 256
+"""The tokens of all sequences together are filled up to a multiple of it. Each new shape of a matrix product costs a
+processor two thousandths of a second, more than the product does."""
+
+ROWS, COLUMNS = 32, 64
+"""The queries and the keys of a sequence are filled up to multiples of these, for the same reason."""
+
+MOST = 80.0
+"""The exponential of a larger number may be too large for a sum."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences: `tokens`, `kinds` and `positions` (T,), with some of no sequence at the end, and where each sequence
+    begins and the last one ends (`starts`)."""
+
+    tokens: Tensor
+    kinds: Tensor
+    positions: Tensor
+    starts: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        tensors = ("tokens", "kinds", "positions")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+    def lengths(self) -> Tensor:
+        """The tokens of each sequence."""
+        starts = torch.tensor(self.starts, device=self.tokens.device)
+        return starts[1:] - starts[:-1]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Queries in blocks: where each begins and the last one ends (`starts`), which context it attends to (`contexts`),
+    and which of its own keys each query sees (`sees`, a matrix (L, L) of ones and zeros a block)."""
+
+    starts: Sequence[int]
+    contexts: Sequence[int]
+    sees: Sequence[Tensor]
+
+
+def pack(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> Packed:
+    """Sequences of tokens and of their kinds, one after another; positions count from 0 in each."""
+    starts = [0]
+    for sequence in tokens:
+        starts.append(starts[-1] + len(sequence))
+    empty = (0,) * (upto(starts[-1], ROOM) - starts[-1])
+    positions = [range(len(sequence)) for sequence in tokens]
+    rows = (torch.tensor([each for part in (*parts, empty) for each in part]) for parts in (tokens, kinds, positions))
+    return Packed(next(rows), next(rows), next(rows), tuple(starts))
+
+
+def upto(number: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-number // step) * step
+
+
+class Attention(torch.autograd.Function):
+    """`Attention.apply(own, heads, starts, contexts, context_starts, blocks)`: what tokens find, (T, H).
+
+    `own` (T, 3H) are their queries, divided by the square root of D, keys and values, of sequences that begin at
+    `starts`. Without `contexts`, each sequence attends to itself. With it, keys and values (T', 3H) of other sequences,
+    which begin at `context_starts`, the `blocks` say which of them each attends to besides.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        own: Tensor,
+        heads: int,
+        starts: Sequence[int],
+        contexts: Tensor | None,
+        context_starts: Sequence[int],
+        blocks: Blocks | None,
+    ) -> Tensor:
+        """See the class."""
+        width = own.shape[1] // 3
+        found = own.new_zeros(len(own), width)
+        sums = []
+        for place, (start, end) in enumerate(itertools.pairwise(starts)):
+            similar, values, _, _ = _exponentials(own, heads, (start, end), place, contexts, context_starts, blocks)
+            both = similar @ values  # (heads, L, D + 1)
+            length = end - start
+            chosen = found[start:end].view(length, heads, -1)
+            chosen.copy_((both[:, :length, :-1] / both[:, :length, -1:]).transpose(0, 1))
+            sums.append(both[:, :length, -1:])
+        ctx.arguments = heads, starts, context_starts, blocks, sums
+        ctx.save_for_backward(own, contexts, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """The gradients of `own` and `contexts`."""
+        (gradient,) = gradients
+        own, contexts, found = ctx.saved_tensors
+        heads, starts, context_starts, blocks, sums = ctx.arguments
+        of_own = torch.zeros_like(own)
+        of_contexts = None if contexts is None else torch.zeros_like(contexts)
+        for place, (start, end) in enumerate(itertools.pairwise(starts)):
+            length = end - start
+            similar, values, queries, keys = _exponentials(
+                own, heads, (start, end), place, contexts, context_starts, blocks
+            )
+            share = gradient[start:end].view(length, heads, -1) / sums[place].transpose(0, 1)
+            back = own.new_zeros(heads, queries.shape[1], values.shape[2])
+            back[:, :length, :-1].copy_(share.transpose(0, 1))
+            back[:, :length, -1].copy_(-(share * found[start:end].view(length, heads, -1)).sum(-1).t())
+            of_values = (similar.transpose(1, 2) @ back).transpose(0, 1)[..., :-1]
+            similar = (back @ values.transpose(1, 2)).mul_(similar)
+            of_keys = (similar.transpose(1, 2) @ queries).transpose(0, 1)
+            first = 0
+            if contexts is not None and of_contexts is not None and blocks is not None:
+                number = blocks.contexts[place]
+                there = slice(context_starts[number], context_starts[number + 1])
+                first = there.stop - there.start
+                of_context = of_contexts[there].view(first, 3, heads, -1)
+                of_context[:, 1] += of_keys[:first]
+                of_context[:, 2] += of_values[:first]
+            parts = of_own[start:end].view(length, 3, heads, -1)
+            parts[:, 0].copy_((similar @ keys)[:, :length].transpose(0, 1))
+            parts[:, 1].copy_(of_keys[first : first + length])
+            parts[:, 2].copy_(of_values[first : first + length])
+        return of_own, None, None, of_contexts, None, None
+
+
+def _exponentials(
+    own: Tensor,
+    heads: int,
+    span: tuple[int, int],
+    place: int,
+    contexts: Tensor | None,
+    context_starts: Sequence[int],
+    blocks: Blocks | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the queries of one sequence, the exponentials of their similarities (heads, L, C + L), and the values with a
+    column of ones, the queries and the keys, each filled up with zeros."""
+    start, end = span
+    width = own.shape[1] // 3
+    queries = _filled(own[start:end, :width], heads, ROWS)
+    read, before = own[start:end, width:], 0
+    if contexts is not None and blocks is not None:
+        number = blocks.contexts[place]
+        before = context_starts[number + 1] - context_starts[number]
+        read = torch.cat([contexts[context_starts[number] : context_starts[number + 1], width:], read])
+    keys = _filled(read[:, :width], heads, COLUMNS)
+    similar = (queries @ keys.transpose(1, 2)).clamp_(max=MOST).exp_()
+    if blocks is not None:
+        similar[:, : end - start, before : before + end - start].mul_(blocks.sees[place].to(own.dtype))
+    return similar, _filled(read[:, width:], heads, COLUMNS, ones=1), queries, keys
+
+
+def _filled(states: Tensor, heads: int, step: int, ones: int = 0) -> Tensor:
+    """Tokens (L, H) by heads, filled up with zeros to a multiple of `step`, with so many columns of ones at the end of
+    those that there are: (heads, L, D + ones)."""
+    length, width = states.shape[0], states.shape[1] // heads
+    filled = states.new_zeros(heads, upto(length, step), width + ones)
+    filled[:, :length, :width].copy_(states.view(length, heads, width).transpose(0, 1))
+    filled[:, :length, width:] = 1
+    return filled
