@@ -99,6 +99,7 @@ def test_the_models() -> None:
         "dgmn",
         "fire",
         "p5",
+        "persona_reranker",
         "minilm",
         "tfidf",
     }

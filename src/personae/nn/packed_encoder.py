@@ -1,0 +1,92 @@
+"""A BERT that reads packed sequences, and replies with the contexts that were read before them.
+
+Jacob Devlin, Ming-Wei Chang, Kenton Lee, Kristina Toutanova. BERT: Pre-training of Deep Bidirectional Transformers for
+Language Understanding. NAACL 2019. https://arxiv.org/abs/1810.04805
+
+The weights are those of transformers' module, and so is the result. Half precision is bfloat16, whichever half is asked
+for: the exponentials of attention have no room in the other.
+
+Letters: S sequences, T tokens of all of them, H hidden units.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from personae.nn.cross_encoder import CrossEncoder, told_apart
+from personae.nn.packed import Attention, Blocks, Packed
+
+
+class PackedEncoder(CrossEncoder):
+    """Of a cross-encoder's backbone, which loses its pooler. Kinds are of `subtypes`, and all of the first segment."""
+
+    def __init__(self, source: str | None, *, longest: int, dropout: float, subtypes: int) -> None:
+        super().__init__(source, longest=longest, dropout=dropout, subtypes=subtypes)
+        self.backbone.pooler = None
+
+    def encode(
+        self,
+        packed: Packed,
+        contexts: Sequence[Tensor] = (),
+        context_starts: Sequence[int] = (),
+        blocks: Blocks | None = None,
+    ) -> tuple[list[Tensor], Tensor]:
+        """The queries, keys and values of each layer (T, 3H), and the states of the last (T, H). With `blocks`, these
+        attend to `contexts` too, of which `encode` has given queries, keys and values before, and which begin at
+        `context_starts`."""
+        distinct, tokens = told_apart(packed.tokens)
+        device = packed.tokens.device.type
+        half = torch.bfloat16 if torch.is_autocast_enabled(device) else None
+        heads = self.backbone.config.num_attention_heads
+        starts = packed.starts if blocks is None else blocks.starts
+        found = []
+        with torch.autocast(device, enabled=False):
+            states = self.embed(distinct)(tokens, 2 * packed.kinds, packed.positions)  # (T, H)
+            states = states.to(half or states.dtype)
+            for number, layer in enumerate(self.backbone.encoder.layer):
+                project, bias, *rest = (each.to(states.dtype) for each in _weights(layer))
+                own = F.linear(states, project, bias)  # (T, 3H)
+                found.append(own)
+                read = contexts[number] if blocks is not None else None
+                attended: Tensor = Attention.apply(own, heads, starts, read, context_starts, blocks)  # type: ignore[no-untyped-call]
+                states = _after(attended, states, self.backbone.config.layer_norm_eps, *rest)
+        return found, states
+
+
+def _weights(layer: Any) -> tuple[Tensor, ...]:
+    """The weight (3H, H) and the bias of queries, keys and values, the queries' divided by the square root of a head's
+    width, and the weights and biases of the rest of a layer."""
+    own, output = layer.attention.self, layer.attention.output
+    scale = own.attention_head_size**-0.5
+    return (
+        torch.cat([own.query.weight * scale, own.key.weight, own.value.weight]),
+        torch.cat([own.query.bias * scale, own.key.bias, own.value.bias]),
+        *(
+            weight
+            for part in (output.dense, output.LayerNorm, layer.intermediate.dense)
+            for weight in (part.weight, part.bias)
+        ),
+        *(weight for part in (layer.output.dense, layer.output.LayerNorm) for weight in (part.weight, part.bias)),
+    )
+
+
+def _after(found: Tensor, states: Tensor, eps: float, *weights: Tensor) -> Tensor:
+    """The rest of a layer, for tokens (T, H) that have `found` so much."""
+    (dense, bias), normal, (up, up_bias), (down, down_bias), last = (
+        weights[place : place + 2] for place in range(0, 10, 2)
+    )
+    attended = F.layer_norm(F.linear(found, dense, bias) + states, states.shape[1:], normal[0], normal[1], eps)
+    inner = F.gelu(F.linear(attended, up, up_bias))
+    return F.layer_norm(F.linear(inner, down, down_bias) + attended, states.shape[1:], last[0], last[1], eps)
+
+
+def means(states: Tensor, starts: Sequence[int]) -> Tensor:
+    """The mean (S, H) of the tokens of each sequence."""
+    bounds = torch.tensor(starts, device=states.device)
+    lengths = bounds[1:] - bounds[:-1]
+    owners = torch.repeat_interleave(lengths)
+    exact = states[: starts[-1]].to(torch.promote_types(states.dtype, torch.float32))
+    return exact.new_zeros(len(lengths), exact.shape[1]).index_add(0, owners, exact) / lengths[:, None]

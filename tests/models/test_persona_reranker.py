@@ -1,0 +1,143 @@
+"""The persona reranker beside transformers' BERT, told by masks and positions what the reranker leaves out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from personae.models.selection import persona_reranker
+from personae.models.selection.persona_reranker import OWN_TURN, PARTNER, PARTNER_TURN, SELF
+from personae.types import Example, InputError
+
+Build = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def model(build: Build) -> Any:
+    model = build("persona_reranker")
+    torch.nn.init.normal_(model.encoder.subtypes.weight)
+    return model
+
+
+def states(model: Any, tokens: Sequence[int], kinds: Sequence[int], positions: Sequence[int], sees: Tensor) -> Tensor:
+    """Of each token (L, H), by transformers."""
+    bert = model.encoder.backbone
+    embeddings = bert.embeddings
+    embedded = embeddings.LayerNorm(
+        embeddings.word_embeddings(torch.tensor(tokens))
+        + embeddings.position_embeddings(torch.tensor(positions))
+        + embeddings.token_type_embeddings(torch.tensor(0))
+        + model.encoder.subtypes(torch.tensor(kinds))
+    )
+    bias = torch.zeros(sees.shape).masked_fill(~sees, -torch.inf)
+    return bert.encoder(embedded[None], attention_mask=bias[None, None]).last_hidden_state[0]
+
+
+def plainly(model: Any, case: Example) -> list[float]:
+    tokens, kinds = model._context(case)
+    everything = torch.ones(len(tokens), len(tokens)).bool()
+    context = F.normalize(states(model, tokens, kinds, range(len(tokens)), everything).mean(0), dim=0)
+    scores = []
+    for text in case.target.candidates:
+        reply, of_reply = model._reply(text)
+        alone = states(model, reply, of_reply, range(len(reply)), torch.ones(len(reply), len(reply)).bool()).mean(0)
+        whole = len(tokens) + len(reply)
+        sees = torch.ones(whole, whole).bool()
+        sees[: len(tokens), len(tokens) :] = False
+        places = [*range(len(tokens)), *range(len(reply))]
+        read = states(model, [*tokens, *reply], [*kinds, *of_reply], places, sees)[len(tokens) :].mean(0)
+        apart = model.alone.exp() * context @ F.normalize(alone, dim=0)
+        together = model.output(read)[0] + model.together.exp() * context @ F.normalize(read, dim=0)
+        scores.append(float(apart + together))
+    return scores
+
+
+def test_scores_are_those_of_bert(model: Any, cases: Sequence[Example]) -> None:
+    with torch.no_grad():
+        scores = model.score(model.collate(cases))
+        for case, row in zip(cases, scores, strict=True):
+            torch.testing.assert_close(row, torch.tensor(plainly(model, case)), atol=1e-4, rtol=1e-5)
+
+
+def test_blocks_of_replies_change_nothing(
+    model: Any, cases: Sequence[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = model.collate(cases)
+    with torch.no_grad():
+        whole = model.score(batch)
+        monkeypatch.setattr(persona_reranker, "MOST", 10)
+        torch.testing.assert_close(model.score(batch), whole)
+
+
+def test_what_a_context_is(model: Any, case: Callable[..., Example]) -> None:
+    example = case(said=["the cat", "a dog", "old"], candidates=["bird"], facts=["i swim"], partner=["you like", "me"])
+    model.collate([example])
+    tokens, kinds = model._context(example)
+    known = model.encoder.tokens(())
+    parts = [
+        (SELF, known["i swim"]),
+        (PARTNER, known["you like"] + known["me"]),
+        (PARTNER_TURN, known["the cat"]),
+        (OWN_TURN, known["a dog"]),
+        (PARTNER_TURN, known["old"]),
+    ]
+    end = model.encoder.end
+    assert tokens == [model.encoder.start, *(token for _, part in parts for token in (end, *part)), end]
+    assert kinds == [0, *(kind for kind, part in parts for _ in range(1 + len(part))), PARTNER_TURN]
+
+
+def test_what_there_is_no_room_for(build: Build, case: Callable[..., Example]) -> None:
+    model = build("persona_reranker", longest=24, utterance_tokens=6, line_tokens=6)
+    said = ["the cat", "a dog", "old bird"]
+    example = case(said=said, candidates=["bird"], facts=["i swim"] * 9, partner=["me"] * 4)
+    model.collate([example])
+    tokens, kinds = model._context(example)
+    assert len(tokens) <= 24
+    assert kinds[-1] == PARTNER_TURN
+    assert OWN_TURN not in kinds  # the older utterances went first
+    assert PARTNER not in kinds
+    assert SELF in kinds
+    alone = replace(example, context=replace(example.context, turns=example.context.turns[-1:]))
+    model.collate([alone])
+    assert model._context(alone) == (tokens, kinds)
+
+
+def test_training_reads_the_replies_that_it_likes(
+    build: Build, cases: Sequence[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("persona_reranker", crossed=3, hard=1)
+    batch = model.collate(cases)
+    chosen = []
+    read = model._read
+    monkeypatch.setattr(model, "_read", lambda *arguments: (chosen.append(arguments[-1]), read(*arguments))[1])
+    model.loss(batch)
+    (places,) = chosen
+    apart = model._apart(batch, model._contexts(batch.contexts)[1])
+    for row, (target, picked) in enumerate(zip(batch.target.tolist(), places.tolist(), strict=True)):
+        candidates = batch.places[row].tolist()
+        assert len(set(picked)) == 3
+        assert picked[0] == candidates[target]
+        others = [place for place in range(len(candidates)) if place != target]
+        assert picked[1] == candidates[max(others, key=lambda place: apart[row, place].item())]
+        assert picked[2] in candidates
+
+
+def test_words_stay_as_they_were(model: Any, cases: Sequence[Example]) -> None:
+    assert not model.encoder.backbone.embeddings.word_embeddings.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"utterances": 0}, "utterances: 0 is not at least 1"),
+        ({"reply_tokens": 0}, "reply_tokens: 0 is not at least 1"),
+        ({"hard": 8}, r"crossed \(8\) must be more than hard \(8\)"),
+    ],
+)
+def test_settings_that_make_no_sense(build: Build, arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build("persona_reranker", **arguments)
