@@ -63,6 +63,19 @@ def test_scores_are_those_of_bert(model: Any, cases: Sequence[Example]) -> None:
             torch.testing.assert_close(row, torch.tensor(plainly(model, case)), atol=1e-4, rtol=1e-5)
 
 
+def test_kept_weights_are_those_of_now(build: Build, cases: Sequence[Example]) -> None:
+    model = build("persona_reranker")
+    batch = model.collate(cases)
+    with torch.inference_mode():
+        before = model.score(batch)
+    with torch.no_grad():
+        model.encoder.backbone.encoder.layer[0].output.dense.weight.mul_(2)
+    with torch.inference_mode():
+        after = model.score(batch)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(model.score(batch).detach(), after)
+
+
 def test_blocks_of_replies_change_nothing(
     model: Any, cases: Sequence[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ class PackedEncoder(CrossEncoder):
     def __init__(self, source: str | None, *, longest: int, dropout: float, subtypes: int) -> None:
         super().__init__(source, longest=longest, dropout=dropout, subtypes=subtypes)
         self.backbone.pooler = None
+        self._cast: tuple[Any, list[tuple[Tensor, ...]]] = None, []
 
     def encode(
         self,
@@ -46,14 +47,24 @@ class PackedEncoder(CrossEncoder):
         with torch.autocast(device, enabled=False):
             states = self.embed(distinct)(tokens, 2 * packed.kinds, packed.positions)  # (T, H)
             states = states.to(half or states.dtype)
-            for number, layer in enumerate(self.backbone.encoder.layer):
-                project, bias, *rest = (each.to(states.dtype) for each in _weights(layer))
+            for number, (project, bias, *rest) in enumerate(self._layers(states.dtype)):
                 own = F.linear(states, project, bias)  # (T, 3H)
                 found.append(own)
                 read = contexts[number] if blocks is not None else None
                 attended: Tensor = Attention.apply(own, heads, starts, read, context_starts, blocks)  # type: ignore[no-untyped-call]
                 states = _after(attended, states, self.backbone.config.layer_norm_eps, *rest)
         return found, states
+
+    def _layers(self, precision: torch.dtype) -> list[tuple[Tensor, ...]]:
+        """The weights of each layer in a precision. Where nothing is trained, they are kept until they change."""
+        weights = list(self.backbone.encoder.parameters())
+        state = precision, [(weight.data_ptr(), weight._version) for weight in weights]
+        if torch.is_grad_enabled() or self._cast[0] != state:
+            layers = [tuple(each.to(precision) for each in _weights(layer)) for layer in self.backbone.encoder.layer]
+            if torch.is_grad_enabled():
+                return layers
+            self._cast = state, layers
+        return self._cast[1]
 
 
 def _weights(layer: Any) -> tuple[Tensor, ...]:
