@@ -11,6 +11,8 @@ from personae import published, recipes
 
 ROOT = Path(__file__).parent / "models"
 
+SHIPPED = Path(__file__).parent / "shipped"
+
 
 @cache
 def models() -> list[dict[str, Any]]:
@@ -38,10 +40,15 @@ def models() -> list[dict[str, Any]]:
                 "trained": "loss" in classes[name],
                 "recipes": sorted(titles, key=lambda title: (title.removesuffix("-gpu"), title)),
                 "results": {title: measured[run] for title, run in runs.items() if run in measured},
-                "shipped": False,
+                "shipped": file.stem in {title.replace("-", "_") for title in shipped()},
             }
         )
     return found
+
+
+def shipped() -> dict[str, Path]:
+    """Names and run folders of the trained models that come with the package."""
+    return {recipe.parent.name: recipe.parent for recipe in sorted(SHIPPED.glob("*/recipe.yaml"))}
 
 
 def untrained(name: str) -> Any:

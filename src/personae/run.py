@@ -21,10 +21,8 @@ import lightning
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 
-from personae import __version__, catalogue, checkpoint, recipes, results, training
+from personae import __version__, catalogue, checkpoint, recipes, results, training, weights
 from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
@@ -179,24 +177,22 @@ def save(task: Task, out: Path) -> None:
     for part in task.model.modules():
         if isinstance(part, CrossEncoder):
             part.keep(out / BACKBONE)
-    everything = task.model.state_dict()
-    tensors = {name: value.contiguous() for name, value in everything.items() if isinstance(value, torch.Tensor)}
-    state = {name: value for name, value in everything.items() if name not in tensors}
+    state = {name: value for name, value in task.model.state_dict().items() if not isinstance(value, torch.Tensor)}
     results.write_json(
         {"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json"
     )
-    with lines.whole(out / results.WEIGHTS) as file:
-        file.write(to_bytes(tensors))
+    weights.write(task.model, out / results.WEIGHTS)
 
 
 def load(model: str) -> Task:
-    """A task with its model, ready to answer. `model` is a run folder, or the name or the recipe of a model that needs
-    no training. InputError where it is none of them, or a file of it is missing or damaged."""
+    """A task with its model, ready to answer. `model` is a run folder, the name of one that is shipped, or the name or
+    the recipe of a model that needs no training. InputError where it is none of them, or a file of it is missing or
+    damaged."""
     training.keep_memory()
-    folder = Path(model)
+    folder = catalogue.shipped().get(model, Path(model))
     if folder.is_dir():
-        config, weights = folder / "config.json", folder / results.WEIGHTS
-        missing = [file.name for file in (folder / "recipe.yaml", config, weights) if not file.is_file()]
+        config, numbers = folder / "config.json", folder / results.WEIGHTS
+        missing = [file.name for file in (folder / "recipe.yaml", config, numbers) if not file.is_file()]
         if "recipe.yaml" in missing:
             raise InputError(f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`")
         if missing and (folder / results.RANKS).exists():
@@ -212,10 +208,10 @@ def load(model: str) -> Task:
         task = build(recipe, {"task.model.backbone": json.dumps(str(backbone))} if backbone.is_dir() else {})
         try:
             state = json.loads(config.read_text(encoding="utf-8"))["state"]
-            task.model.load_state_dict({**load_file(weights), **state})
+            task.model.load_state_dict({**weights.read(numbers, task.model), **state})
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"{folder}: {weights.name} or {config.name} is damaged, copy the run again: {error}"
+                f"{folder}: {numbers.name} or {config.name} is damaged, copy the run again: {error}"
             ) from None
         return task.eval()
     untrained = catalogue.untrained(model)
