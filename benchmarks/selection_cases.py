@@ -120,7 +120,7 @@ def measure(
     if isinstance(task.model, IMN) and any((task.model.added, task.model.aggregation, task.model.beside)):
         raise InputError(f"--run {run}: plain IMN has no fusion ctx or utr, no aggregation by attention and no HRE")
     start = time.perf_counter()
-    batches = [([one.id for one in each.examples], each.inputs) for each in task.held_out(sample)]
+    batches = [([one.id for one in each.examples], tuple(each.inputs)) for each in task.held_out(sample)]
     building = time.perf_counter() - start
     ours = scoring(task.model.score, batches, half)
     plain: dict[str, Score] = {}

@@ -3,8 +3,15 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import TypeVar
 
 PAD, UNKNOWN = "<pad>", "<unk>"
+
+ROOM = 1 << 24
+"""Of texts of so many characters, and `EACH` more a text, is what was made of them kept: of some 150,000 sentences."""
+EACH = 64
+
+_Made = TypeVar("_Made")
 
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]"  # a Chinese, Japanese or Korean character is a word
@@ -16,6 +23,30 @@ _WORD = re.compile(
 def words(text: str) -> list[str]:
     """Lower-cased words and punctuation marks, every mark a word of its own: "I'm fine." is i ' m fine ."""
     return _WORD.findall(text.lower())
+
+
+class Kept(dict[str, _Made]):
+    """What was made of texts, so that it is made once. All is forgotten where new texts come and there is no `ROOM`
+    left, so that memory does not grow with what is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def new(self, texts: Iterable[str]) -> list[str]:
+        """Those of the texts, each once, of which nothing is kept: make it of them all, and put it in."""
+        wanted = dict.fromkeys(texts)
+        new = [text for text in wanted if text not in self]
+        if new and self.size > ROOM:
+            self.clear()
+            new = list(wanted)
+        self.size += sum(map(len, new)) + EACH * len(new)
+        return new
+
+    def clear(self) -> None:
+        """Forgets all."""
+        super().clear()
+        self.size = 0
 
 
 class Vocabulary:

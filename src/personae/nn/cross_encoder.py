@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertPooler
 
 from personae.nn.pretrained import ELSEWHERE, FAMILY, load, packaged, readable, require_weights, room, skipped
+from personae.text import Kept
 from personae.types import Example, InputError
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class CrossEncoder(nn.Module):
         if subtypes:
             self.subtypes = nn.Embedding(subtypes, self.backbone.embeddings.word_embeddings.embedding_dim)
             nn.init.trunc_normal_(self.subtypes.weight, std=0.02, a=-0.04, b=0.04)
-        self._tokens: dict[str, tuple[int, ...]] = {}
+        self._tokens: Kept[tuple[int, ...]] = Kept()
         self._said: set[str] = set()
 
     def keep(self, folder: Path) -> None:
@@ -124,9 +125,8 @@ class CrossEncoder(nn.Module):
         require_weights(self.backbone, FIELD)
 
     def tokens(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """The tokens of texts, and of all others met before; each text is split once. More than `longest` are cut."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
-        if new:
+        """The tokens of texts, and of others met before that are kept. More than `longest` are cut."""
+        if new := self._tokens.new(texts):
             made = self.tokenizer(
                 [f" {readable(text)}" if text.strip() else "" for text in new],  # RoBERTa's words begin with a space
                 add_special_tokens=False,

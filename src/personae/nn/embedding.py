@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.words import Sentences
-from personae.text import UNKNOWN, Vocabulary, words
+from personae.text import UNKNOWN, Kept, Vocabulary, words
 from personae.types import InputError
 
 
@@ -30,7 +30,7 @@ class WordEmbedding(nn.Module):
         self.numbers: dict[str, int] = {}
         self.weight = nn.Parameter(self._drawn(others))
         self.dropout = nn.Dropout(dropout)
-        self._cache: dict[str, list[str]] = {}
+        self._split: Kept[list[str]] = Kept()
 
     def _drawn(self, rows: int) -> Tensor:
         return torch.randn(rows, self.width) * self.width**-0.5
@@ -66,9 +66,9 @@ class WordEmbedding(nn.Module):
 
     def split(self, text: str) -> list[str]:
         """The words of a text; one unknown word where there is none."""
-        if text not in self._cache:
-            self._cache[text] = words(text) or [UNKNOWN]
-        return self._cache[text]
+        if text not in self._split:
+            self._split.update((new, words(new) or [UNKNOWN]) for new in self._split.new([text]))
+        return self._split[text]
 
     def sentences(self, texts: Sequence[tuple[str, int]]) -> Sentences:
         """Distinct sentences as numbers, each cut to its first so many words; nothing is spelt."""

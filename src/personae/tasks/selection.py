@@ -1,7 +1,7 @@
 """Response selection: choose the true reply among candidates."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol, Self, runtime_checkable
@@ -53,12 +53,29 @@ class Remembering(Selector, Protocol):
         ...
 
 
-class Parts(tuple[Any, ...]):
-    """Inputs of a model, to be scored one after another: each has candidates of the same cases."""
+class Parts:
+    """Inputs that `collate` makes of the same cases, to be scored one after another: more than one where a case has
+    more candidates than are scored at once. Each is made when its turn comes, so that memory does not grow with
+    them."""
+
+    def __init__(
+        self,
+        collate: Callable[[Sequence[Example]], Any],
+        examples: Sequence[Example],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.collate, self.examples, self.device = collate, examples, device
+
+    def __iter__(self) -> Iterator[Any]:
+        targets = [example.target for example in self.examples]
+        for start in range(0, max(len(target.candidates) for target in targets), SCORED):
+            some = [replace(target, candidates=target.candidates[start : start + SCORED]) for target in targets]
+            cases = [replace(example, target=target) for example, target in zip(self.examples, some, strict=True)]
+            yield self.collate(cases).to(self.device)
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        return type(self)(part.to(device) for part in self)
+        return type(self)(self.collate, self.examples, device)
 
 
 class Selection(Task):
@@ -128,17 +145,7 @@ class Selection(Task):
 
     def parts(self, examples: Sequence[Example]) -> Parts:
         """The model's input, in parts where a single example has more candidates than are scored at once."""
-        targets = [example.target for example in examples]
-        most = max(len(target.candidates) for target in targets)
-        return Parts(
-            self.model.collate(
-                [
-                    replace(example, target=replace(target, candidates=target.candidates[start : start + SCORED]))
-                    for example, target in zip(examples, targets, strict=True)
-                ]
-            )
-            for start in range(0, most, SCORED)
-        )
+        return Parts(self.model.collate, examples)
 
     def scores(self, examples: Sequence[Example], inputs: Parts) -> list[list[float]]:
         """Of each example, a score a candidate; candidates of the same text have the same, that of the first of them,

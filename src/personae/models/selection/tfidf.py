@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from personae.text import words
+from personae.text import Kept, words
 from personae.types import Example, Whose
 
 
@@ -41,7 +41,8 @@ class TfIdf(nn.Module):
         self.persona: Whose = persona
         self._texts = 0
         self._holding: Counter[str] = Counter()
-        self._vectors: dict[tuple[str, ...], dict[str, float]] = {}
+        self._counts: Kept[Counter[str]] = Kept()
+        self._vectors: Kept[dict[str, float]] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Counts in how many texts each word occurs."""
@@ -49,7 +50,7 @@ class TfIdf(nn.Module):
         self._texts, self._holding = 0, Counter()
         for text in texts:
             self._texts += 1
-            self._holding.update(set(words(text)))
+            self._holding.update(self._counted(text).keys())
 
     def collate(self, examples: Sequence[Example]) -> Texts:
         """The words to compare."""
@@ -66,21 +67,28 @@ class TfIdf(nn.Module):
     def score(self, batch: Texts) -> Tensor:
         """Cosines between 0 and 1, (cases, candidates), -inf where a case has fewer candidates."""
         most = max(len(candidates) for _, candidates in batch.cases)
-        scores = torch.full((len(batch.cases), most), -torch.inf, dtype=torch.float64)
-        for row, (query, candidates) in enumerate(batch.cases):
-            asked = self._vector(tuple(query))
-            for column, candidate in enumerate(candidates):
-                offered = self._vector((candidate,))
-                scores[row, column] = sum(weight * asked.get(word, 0) for word, weight in offered.items())
-        return scores
+        scores = []
+        for query, candidates in batch.cases:
+            asked = self._vector("\n".join(query))
+            vectors = map(self._vector, candidates)
+            row = [sum(weight * asked.get(word, 0.0) for word, weight in offered.items()) for offered in vectors]
+            scores.append(row + [-math.inf] * (most - len(row)))
+        return torch.tensor(scores, dtype=torch.float64)
 
-    def _vector(self, texts: tuple[str, ...]) -> dict[str, float]:
-        if texts not in self._vectors:
-            counts = Counter(word for text in texts for word in words(text))
-            weights = {word: (1 + math.log(count)) * self._rarity(word) for word, count in counts.items()}
+    def _counted(self, text: str) -> Counter[str]:
+        """How often it has each of its words."""
+        if text not in self._counts:
+            self._counts.update((new, Counter(words(new))) for new in self._counts.new([text]))
+        return self._counts[text]
+
+    def _vector(self, text: str) -> dict[str, float]:
+        """The weights of its words, of length 1."""
+        if text not in self._vectors:
+            weights = {word: (1 + math.log(count)) * self._rarity(word) for word, count in self._counted(text).items()}
             norm = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
-            self._vectors[texts] = {word: weight / norm for word, weight in weights.items()}
-        return self._vectors[texts]
+            for new in self._vectors.new([text]):
+                self._vectors[new] = {word: weight / norm for word, weight in weights.items()}
+        return self._vectors[text]
 
     def _rarity(self, word: str) -> float:
         return 1 + math.log((1 + self._texts) / (1 + self._holding[word]))
