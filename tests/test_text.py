@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from personae import text
 from personae.text import PAD, UNKNOWN, Vocabulary, words
 
 
@@ -56,3 +57,13 @@ def test_rare_words_are_left_out() -> None:
 def test_a_vocabulary_of_its_own_words_is_the_same() -> None:
     vocabulary = Vocabulary.of([["b", "a", "b"]])
     assert Vocabulary(vocabulary.words[2:]).numbers == vocabulary.numbers
+
+
+def test_what_was_made_of_texts_is_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "ROOM", 3 * (text.EACH + 1))
+    kept: text.Kept[int] = text.Kept()
+    for batch, new in (("aba", "ab"), ("bc", "c"), ("d", "d"), ("ad", ""), ("", ""), ("ae", "ae"), ("e", "")):
+        assert kept.new(batch) == list(new)
+        kept.update((one, 1) for one in new)
+        assert all(one in kept for one in batch)
+    assert set(kept) == set("ae")  # the others were forgotten where there was no room and one was new

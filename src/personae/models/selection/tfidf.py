@@ -39,18 +39,20 @@ class TfIdf(nn.Module):
     def __init__(self, *, persona: Whose = "self") -> None:
         super().__init__()
         self.persona: Whose = persona
-        self._texts = 0
-        self._holding: Counter[str] = Counter()
-        self._counts: Kept[Counter[str]] = Kept()
+        self._rarity: dict[str, float] = {}
+        self._unknown = 1.0
+        self._frequent: Kept[dict[str, float]] = Kept()
         self._vectors: Kept[dict[str, float]] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Counts in how many texts each word occurs."""
         self._vectors.clear()
-        self._texts, self._holding = 0, Counter()
+        holding, count = Counter[str](), 0
         for text in texts:
-            self._texts += 1
-            self._holding.update(self._counted(text).keys())
+            holding.update(self._frequency(text).keys())
+            count += 1
+        self._rarity = {word: 1 + math.log((1 + count) / (1 + some)) for word, some in holding.items()}
+        self._unknown = 1 + math.log(1 + count)
 
     def collate(self, examples: Sequence[Example]) -> Texts:
         """The words to compare."""
@@ -69,26 +71,24 @@ class TfIdf(nn.Module):
         most = max(len(candidates) for _, candidates in batch.cases)
         scores = []
         for query, candidates in batch.cases:
-            asked = self._vector("\n".join(query))
-            vectors = map(self._vector, candidates)
-            row = [sum(weight * asked.get(word, 0.0) for word, weight in offered.items()) for offered in vectors]
+            texts = ["\n".join(query), *candidates]
+            for text in self._vectors.new(texts):
+                self._vectors[text] = self._weights(text)
+            asked, *offered = (self._vectors[text] for text in texts)
+            row = [sum([weight * asked.get(word, 0.0) for word, weight in reply.items()]) for reply in offered]
             scores.append(row + [-math.inf] * (most - len(row)))
         return torch.tensor(scores, dtype=torch.float64)
 
-    def _counted(self, text: str) -> Counter[str]:
-        """How often it has each of its words."""
-        if text not in self._counts:
-            self._counts.update((new, Counter(words(new))) for new in self._counts.new([text]))
-        return self._counts[text]
+    def _frequency(self, text: str) -> dict[str, float]:
+        """1 + ln of how often it has each of its words."""
+        if text not in self._frequent:
+            for new in self._frequent.new([text]):
+                self._frequent[new] = {word: 1 + math.log(count) for word, count in Counter(words(new)).items()}
+        return self._frequent[text]
 
-    def _vector(self, text: str) -> dict[str, float]:
-        """The weights of its words, of length 1."""
-        if text not in self._vectors:
-            weights = {word: (1 + math.log(count)) * self._rarity(word) for word, count in self._counted(text).items()}
-            norm = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
-            for new in self._vectors.new([text]):
-                self._vectors[new] = {word: weight / norm for word, weight in weights.items()}
-        return self._vectors[text]
-
-    def _rarity(self, word: str) -> float:
-        return 1 + math.log((1 + self._texts) / (1 + self._holding[word]))
+    def _weights(self, text: str) -> dict[str, float]:
+        """Those of its words, as a vector of length 1."""
+        rarity, unknown = self._rarity, self._unknown
+        weights = {word: often * rarity.get(word, unknown) for word, often in self._frequency(text).items()}
+        norm = math.sqrt(sum([weight * weight for weight in weights.values()])) or 1.0
+        return {word: weight / norm for word, weight in weights.items()}
