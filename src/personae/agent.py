@@ -1,18 +1,21 @@
 """The agent: a model that answers as the right person."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 
 from personae import run
 from personae.tasks.base import Task
+from personae.tasks.selection import SCORED
 from personae.text import UNKNOWN, words
 from personae.types import (
     Attention,
+    Case,
     Dialogue,
     Effect,
     Example,
@@ -29,24 +32,29 @@ OWNERS: tuple[Owner, ...] = ("self", "partner")
 
 log = logging.getLogger(__name__)
 
+WINDOW = 8 * SCORED
+"""Of many cases, so many candidates are read before they are scored, those of like length together."""
 
 COMPANY = 100
 """Among how many candidates, the best, it is told what a persona line does to one: to score them all again without each
 line would take long where there are thousands."""
 
+_Item = TypeVar("_Item")
+
 
 class Agent:
     """Ranks replies with a loaded model."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, name: str | None = None) -> None:
         self.task: Any = task.eval()  # with what ranking asks of it
+        self.name = name or type(self.task.model).__name__
         self._said: set[str] = set()
 
     @classmethod
     def load(cls, model: str) -> Self:
         """An agent with the model of a run folder, or with one that needs no training, by its name ("minilm").
         InputError where there is none."""
-        return cls(run.load(str(model)))
+        return cls(run.load(str(model)), name=str(model))
 
     @property
     def scale(self) -> str:
@@ -68,7 +76,8 @@ class Agent:
         `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
         said so far in turn, the partner's utterance last. What the model does not read is left out, with a
         warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
-        without which the score falls most. InputError where there is no candidate, or a text is empty.
+        without which the score falls most. InputError where there is no candidate, a text is empty, or a score is not
+        finite.
         """
         if explain < 0:
             raise InputError(f"explain: {explain} is less than 0; say of how many candidates to name the line")
@@ -79,6 +88,15 @@ class Agent:
             Ranked(example.target.candidates[place], scores[place], place, fact)
             for place, fact in zip_longest(order, facts)
         ]
+
+    def rank_many(self, cases: Iterable[Case]) -> Iterator[list[Ranked] | InputError]:
+        """Ranks one case after another as `rank` does, several at once. What it gives is in the order of the cases, and
+        for one that cannot be ranked it is the InputError that says why. Memory does not grow with the cases, which are
+        read some `WINDOW` candidates ahead. What the model does not read is told of once."""
+        for window in together(map(self._examined, cases), _width, WINDOW):
+            scores = self._each([one for one in window if isinstance(one, Example)])
+            for one in window:
+                yield self._judged(one, next(scores)) if isinstance(one, Example) else one
 
     def explain(self, example: Example, *, top: int = 1) -> list[Explained]:
         """Why the first `top` candidates have their place, best first, and the true reply, where it is known and none
@@ -122,28 +140,44 @@ class Agent:
     ) -> Example:
         """The example that texts make, given as `rank` is given them; its true reply is not known. A model that needs
         no training is prepared for its candidates."""
+        example, unread = self._example(candidates, persona, context, partner)
+        for what in unread:
+            log.warning("%s", what)
+        if not hasattr(self.task.model, "loss"):
+            self.task.model.prepare(example.target.candidates)
+        return example
+
+    def _examined(self, case: Case) -> Example | InputError:
+        """The example that a case makes, or what is wrong with it."""
+        about = case.get("persona", ()), case.get("context", ()), case.get("partner", ())
+        try:
+            example, unread = self._example(case["candidates"], *about)
+        except InputError as error:
+            return error
+        for what in unread:
+            self._say(what)
+        return example
+
+    def _example(
+        self, candidates: Sequence[str], persona: Sequence[str], context: Sequence[str], partner: Sequence[str]
+    ) -> tuple[Example, list[str]]:
+        """The example that texts make, and what is not read of its personas."""
         candidates, persona = _texts("candidates", candidates), _texts("persona", persona)
         context, partner = _texts("context", context), _texts("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
-        self._warn(persona, "self")
-        self._warn(partner, "partner")
+        unread = [*self._unread(persona, "self"), *self._unread(partner, "partner")]
         persona, partner = self._read(persona, "self"), self._read(partner, "partner")
         self._warn_of_cuts(persona + partner, context, candidates)
-        example = _example(candidates, persona, context, partner)
-        if not hasattr(self.task.model, "loss"):
-            self.task.model.prepare(candidates)
-        return example
+        return _example(candidates, persona, context, partner), unread
 
-    def _warn(self, lines: tuple[str, ...], whose: Owner) -> None:
+    def _unread(self, lines: tuple[str, ...], whose: Owner) -> Iterator[str]:
         """Says which lines of a persona the model does not read."""
         read, owner = self._read(lines, whose), {"self": "the one who replies", "partner": "the other speaker"}[whose]
         if lines and not read:
-            log.warning(
-                "this model reads no persona of %s (persona: %s); it is left out", owner, self.task.model.persona
-            )
+            yield f"this model reads no persona of {owner} (persona: {self.task.model.persona}); it is left out"
         elif len(read) < len(lines):
-            log.warning("this model reads the first %d lines about %s; the rest is left out", len(read), owner)
+            yield f"this model reads the first {len(read)} lines about {owner}; the rest is left out"
 
     def _warn_of_cuts(self, lines: Sequence[str], context: Sequence[str], candidates: Sequence[str]) -> None:
         """Says, once, what the model does not read since it is too long."""
@@ -158,9 +192,14 @@ class Agent:
             ("a candidate", candidates, limits.reply_words),
         ):
             cuts[f"the first {most} words of {what}; the rest"] = any(len(words(text)) > most for text in texts)
-        for what in [what for what, cut in cuts.items() if cut and what not in self._said]:
+        for what in [what for what, cut in cuts.items() if cut]:
+            self._say(f"this model reads {what} is left out (task.model.limits)")
+
+    def _say(self, what: str) -> None:
+        """Logs it, once."""
+        if what not in self._said:
             self._said.add(what)
-            log.warning("this model reads %s is left out (task.model.limits)", what)
+            log.warning("%s", what)
 
     def _read(self, lines: tuple[str, ...], whose: Owner) -> tuple[str, ...]:
         """The lines of a persona that the model reads."""
@@ -172,19 +211,55 @@ class Agent:
     def _ranked(self, example: Example) -> tuple[list[float], list[int]]:
         """The scores of the candidates, and their places, best first."""
         scores = self._scores(example)
-        return scores, sorted(range(len(scores)), key=lambda place: -scores[place])
+        return scores, _order(scores)
+
+    def _judged(self, example: Example, scores: Sequence[float]) -> list[Ranked] | InputError:
+        """The candidates with these scores, best first, or what is wrong with the scores."""
+        try:
+            self._check(scores)
+        except InputError as error:
+            return error
+        return [Ranked(example.target.candidates[place], scores[place], place) for place in _order(scores)]
+
+    def _check(self, scores: Sequence[float]) -> None:
+        """InputError where a score is not finite."""
+        wrong = next((place for place, score in enumerate(scores) if not math.isfinite(score)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{self.name}: gives candidate {wrong}, counted from 0, the score {scores[wrong]}; its weights are "
+                "damaged: copy the run again, or train it anew at lower rates"
+            )
 
     def _scores(self, example: Example) -> list[float]:
         """Of all candidates."""
+        (scores,) = self._scored([example])
+        self._check(scores)
+        return scores
+
+    def _each(self, examples: Sequence[Example]) -> Iterator[list[float]]:
+        """The scores of several examples, as if each were asked alone: a model may learn from its candidates."""
+        if hasattr(self.task.model, "loss") or not getattr(self.task.model, "learns", True):
+            yield from self._scored(examples)
+            return
+        for example in examples:
+            self.task.model.prepare(example.target.candidates)
+            yield from self._scored([example])
+
+    def _scored(self, examples: Sequence[Example]) -> list[list[float]]:
+        """The scores of several examples, those of like size scored together."""
+        found: dict[int, list[float]] = {}
         with torch.inference_mode():
-            return self.task.scores([example], self.task.parts([example]).to(self.task.device))[0]
+            for batch in self.task.held_out(examples):
+                scores = self.task.scores(batch.examples, batch.inputs.to(self.task.device))
+                found.update(zip(map(id, batch.examples), scores, strict=True))
+        return [found[id(example)] for example in examples]
 
     def _effects(
         self, example: Example, scores: Sequence[float], places: Sequence[int], owners: Sequence[Owner] = OWNERS
     ) -> list[list[Effect]]:
         """For each candidate at `places`, what each line of the personas of `owners` does to it, among the `COMPANY`
         best ones."""
-        best = sorted(range(len(scores)), key=lambda place: -scores[place])[:COMPANY]
+        best = _order(scores)[:COMPANY]
         company = list(dict.fromkeys([*places, *best]))
         among = tuple(example.target.candidates[place] for place in company)
         example = replace(example, target=replace(example.target, candidates=among))
@@ -231,6 +306,30 @@ class Agent:
             weights = model.line_weights(batch) if hasattr(model, "line_weights") else ()
             of_lines = [weight for persona in weights for weight in persona[0, 0].tolist()]
         return tuple(one for one in found if one.sentences != ((UNKNOWN,),)), of_lines
+
+
+def together(items: Iterable[_Item], size: Callable[[_Item], int], most: int) -> Iterator[list[_Item]]:
+    """Items that follow one another, as few as have the size `most` together, fewer at the end."""
+    some: list[_Item] = []
+    total = 0
+    for item in items:
+        some.append(item)
+        total += size(item)
+        if total >= most:
+            yield some
+            some, total = [], 0
+    if some:
+        yield some
+
+
+def _width(one: Example | InputError) -> int:
+    """The candidates of an example; of a mistake one, so that there are never too many."""
+    return len(one.target.candidates) if isinstance(one, Example) else 1
+
+
+def _order(scores: Sequence[float]) -> list[int]:
+    """The places of the scores, the best first."""
+    return sorted(range(len(scores)), key=lambda place: -scores[place])
 
 
 def _texts(name: str, texts: Iterable[str]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The records that every part of personae shares: plain frozen dataclasses, no tensor and no file in sight."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
 
 Whose = Literal["none", "self", "partner", "both"]
 """Whose persona is used: the replier's own (self), the other speaker's (partner), both, or none."""
@@ -85,6 +85,16 @@ class Row:
     dialogue: str
     scores: tuple[float, ...]
     target: int
+
+
+class Case(TypedDict):
+    """Candidates to be ranked, and what for: lines about the one who replies, and about the `partner`, and what was
+    said so far in turn, the partner's utterance last."""
+
+    candidates: Sequence[str]
+    persona: NotRequired[Sequence[str]]
+    context: NotRequired[Sequence[str]]
+    partner: NotRequired[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

