@@ -216,8 +216,9 @@ def interruptible(keeper: Keeper) -> Iterator[None]:
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Keeps a run from being trained twice at once. InputError where it is being trained."""
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """Keeps files from being written by two commands at once. InputError, which says `busy`, where they are being
+    written."""
     try:
         with FileLock(lock, timeout=0):
             try:
@@ -226,4 +227,4 @@ def alone(lock: Path) -> Iterator[None]:
                 with suppress(OSError):  # gone with its folder, or of a system that keeps open files
                     lock.unlink()
     except Timeout:
-        raise InputError(f"{lock.parent}: another command is training this run; wait for it, or stop it") from None
+        raise InputError(f"{busy}; wait for it, or stop it") from None

@@ -1,14 +1,16 @@
-"""What commands print: tables and JSON on standard output, with control characters made visible."""
+"""What commands print: tables and JSON on standard output, with control characters made visible, and progress."""
 
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.pretty import pretty_repr
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -104,6 +106,15 @@ def _reached(about: dict[str, Any]) -> str:
 def facts(content: Any) -> None:
     """Prints nested facts, one a line."""
     print(pretty_repr(content, expand_all=True))
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal; of a `total` that may not be known."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        place = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(place, done)
 
 
 def as_json(content: Any) -> None:

@@ -9,8 +9,7 @@ import hashlib
 import json
 import operator
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from personae import __version__, recipes
+from personae import __version__, console, recipes
 from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
@@ -48,7 +47,7 @@ def predict(task: Task, cases: Sequence[Example], *, precision: Precision = "32-
     with (
         torch.no_grad(),  # not inference_mode, in which autocast would convert the weights at every use
         torch.autocast(task.device.type, half, enabled=precision != "32-true"),
-        _shown("scoring", len(cases)) as advance,
+        console.progress("scoring", len(cases)) as advance,
     ):
         for batch in task.held_out(cases):
             rows |= {row.id: row for row in task.rows_of(batch.to(task.device))}
@@ -301,15 +300,3 @@ def sha256(path: Path) -> str:
     """The digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        place = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(place, done)

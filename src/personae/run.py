@@ -72,7 +72,8 @@ def train(recipe: str | None, changes: Mapping[str, str], *, out: Path, resume: 
     made = mistakes.checked(lambda: parser.instantiate(settings), source, changes, fit)
     new, earlier = not out.exists(), kept.read_text(encoding="utf-8") if kept.exists() else None
     out.mkdir(parents=True, exist_ok=True)
-    with checkpoint.alone(lock) if made["trainer"].is_global_zero else nullcontext():
+    busy = f"{out}: another command is training this run"
+    with checkpoint.alone(lock, busy) if made["trainer"].is_global_zero else nullcontext():
         if resume and made["trainer"].is_global_zero:
             lines.sweep(out)
         try:
