@@ -106,15 +106,18 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0, 
 def rank(
     model: str,
     *,
-    persona: Path,
-    context: Path,
-    candidates: Path,
+    persona: Path | None = None,
+    context: Path | None = None,
+    candidates: Path | None = None,
     partner: Path | None = None,
+    input: Path | None = None,  # noqa: A002 - the option's name
+    output: Path | None = None,
+    errors: Path | None = None,
     top: int | None = None,
     explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Rank replies for a persona and a conversation.
+    """Rank replies for a persona and a conversation, or for each of a file of them.
 
     Args:
         model: a run folder, or a model that needs no training, by name ("minilm", "tfidf").
@@ -122,13 +125,28 @@ def rank(
         context: a text file, an utterance in each line, the partner's last; may be empty.
         candidates: a text file, a reply in each line.
         partner: a text file, lines about the other speaker; a warning says what is not read of either persona.
-        top: print so many; all if not given.
+        input: in place of these, a file with a case in each line, a JSON object; "-" for standard input.
+        output: the file for their ranked candidates; the same command goes on where it was stopped.
+        errors: a file for the lines that cannot be ranked; without it, the exit status is 2 if there are any.
+        top: give so many; all if not given.
         explain: name the persona line that weighed most for each of them.
         json: print one JSON object.
     """
-    from personae import console
+    from personae import bulk, console
     from personae.agent import Agent
 
+    if input or output or errors:
+        if not (input and output) or persona or context or candidates or partner or explain:
+            others = "--persona, --context, --candidates, --partner and --explain"
+            raise InputError(f"--input, --output: give both, and none of {others}: each line of the input has its own")
+        done = bulk.rank(model, input, output, errors=errors, top=top, say=_say)
+        if json:
+            console.as_json(done)
+        if done["errors"] and not errors:
+            raise InputError(f"{input}: {done['errors']} lines could not be ranked; the others are, in {output}")
+        return
+    if not (persona and context and candidates):
+        raise InputError("--persona, --context, --candidates: give all three, or cases by --input and --output")
     facts, said, replies = _lines(persona), _lines(context), _replies(candidates)
     about = _lines(partner) if partner else []
     if top is not None and top < 1:
@@ -246,9 +264,6 @@ def reproduce(
     from personae import reproduce as made
     from personae.published import plans
 
-    def say(message: str) -> None:
-        print(message, file=sys.stderr)
-
     plan = plans.read(table)
     result = made.reproduce(
         plan,
@@ -259,7 +274,7 @@ def reproduce(
         train=train,
         revised_train=revised_train,
         shipped=shipped,
-        say=say,
+        say=_say,
     )
     (console.as_json if json else console.reproduction)({"rows": result["rows"]})
 
@@ -346,7 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupted(given: Sequence[str], values: dict[str, Any]) -> int:
     """What a command that Ctrl-C ended, with the `values` of its arguments, has kept."""
-    how = {"fit": "fit --resume", "reproduce": "the same command"}.get(" ".join(given[:1]))
+    ways = {"fit": "fit --resume", "reproduce": "the same command"}
+    how = ways.get(" ".join(given[:1])) if values.get("input") in (None, Path("-")) else "the same command"
     if given[:1] == ["fit"] and not (values and (values["out"] / "checkpoints" / "last.ckpt").exists()):
         return _fail("interrupted before anything was kept; give the same command again", 130)
     return _fail(f"interrupted; {how} goes on from what was kept" if how else "interrupted", 130)
@@ -373,6 +389,10 @@ def _print_metrics(result: dict[str, Any], *, json: bool) -> None:
     (console.as_json if json else console.metrics)(result)
 
 
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"personae: {message}", file=sys.stderr)
+    _say(f"personae: {message}")
     return code

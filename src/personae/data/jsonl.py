@@ -5,20 +5,27 @@
 
 `personas` are the lines about speaker 0 and speaker 1, either may be `[]`. `candidates` are optional; the true reply is
 among them. `id` is optional (the file's name and the line's number without it), and so is `speakers`, two ids (the
-dialogue's id, "/0" and "/1" without it). Other keys are ignored, but for those that look like one of these misspelt."""
+dialogue's id, "/0" and "/1" without it). Other keys are ignored, but for those that look like one of these misspelt.
+
+Cases to be ranked have a form of their own:
+
+    {"id": "c1", "persona": ["i like cats ."], "context": ["hi !"], "candidates": ["hello .", "no , thanks ."]}
+
+`persona`, `partner` (optional, the lines about the other speaker) and `context` may be `[]`, `id` is optional."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from personae.data import lines
 from personae.data.candidates import choice
 from personae.names import nearest
-from personae.types import Dialogue, InputError, Persona, Speaker, Turn
+from personae.types import Case, Dialogue, InputError, Persona, Speaker, Turn
 
 _DIALOGUE = {"id", "speakers", "personas", "turns"}
 _TURN = {"speaker", "text", "candidates"}
+_CASE = {"id", "persona", "partner", "context", "candidates"}
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any])
 
 
@@ -66,6 +73,29 @@ def parse(record: object, *, where: str, name: str) -> Dialogue:
     )
 
 
+def case(line: bytes, where: str) -> tuple[str | None, Case]:
+    """The id and the texts of a case that is to be ranked, as it stands in a line. InputError, which begins with
+    `where`, names the field."""
+    try:
+        fields = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_once)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: byte {error.start} of the line is not UTF-8: save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON (column {error.colno}: {error.msg}): write one case a line") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: {error}: write one case a line") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: {_name(fields)} where a JSON object is wanted: one case a line")
+    _spelt(fields, _CASE, where, "", alike=0.6)
+    name = _text(fields["id"], where, "id") if "id" in fields else None
+    candidates = texts(fields.get("candidates"), where, "candidates")
+    if not candidates:
+        raise InputError(f"{where}: field candidates: there are none: give at least one")
+    persona, context = (texts(fields.get(field), where, field) for field in ("persona", "context"))
+    partner = texts(fields.get("partner", []), where, "partner")
+    return name, {"candidates": candidates, "persona": persona, "context": context, "partner": partner}
+
+
 def texts(value: object, where: str, field: str) -> tuple[str, ...]:
     """The texts of a JSON list, none of them empty."""
     return tuple(_text(text, where, f"{field}[{i}]") for i, text in enumerate(_of(value, list, where, field)))
@@ -103,10 +133,19 @@ def _turn(turn: object, where: str, field: str) -> Turn:
     return Turn(speaker, text, choice(candidates, text, f"{where}: field {place}"))
 
 
-def _spelt(fields: dict[str, Any], known: set[str], where: str, place: str) -> None:
-    """InputError where a field is not known, but like a known one that is not there."""
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. ValueError where a field is there twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name in fields if sum(one == name for one, _ in pairs) > 1)
+        raise ValueError(f"field {twice} is there more than once")
+    return fields
+
+
+def _spelt(fields: dict[str, Any], known: set[str], where: str, place: str, *, alike: float = 0.85) -> None:
+    """InputError where a field is not known, but so much `alike` a known one that is not there."""
     for name in fields:
-        if name not in known and (meant := nearest(name, known - fields.keys(), alike=0.85)):
+        if name not in known and (meant := nearest(name, known - fields.keys(), alike=alike)):
             raise InputError(f"{where}: field {place}{name}: is not known, {meant} is: rename it")
 
 
