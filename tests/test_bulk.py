@@ -455,7 +455,7 @@ def test_what_is_no_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--errors", str(output)], "--input, --output: give both"),
         (["--input", str(packed), "--output", str(output), "--explain"], "and none of --persona, --context,"),
         (["--input", str(packed), "--output", str(output), "--top", "0"], "--top: 0 is not at least 1"),
-        (["--persona", str(packed)], "--persona, --context, --candidates: give all three, or cases by --input"),
+        (["--persona", str(packed)], "--persona, --context, --candidates: give all, or cases by --input"),
     ):
         assert main(["rank", "tfidf", *given]) == 2
         out, err = capsys.readouterr()

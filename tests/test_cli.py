@@ -358,7 +358,7 @@ def test_an_option_without_a_value_is_named(
         (["evaluate", "tfidf", "--data", "x", "--seed", "y"], "--seed: Expected a int. Got value: y"),
         (
             ["rank", "tfidf", "--persona", "x"],
-            "--persona, --context, --candidates: give all three, or cases by --input",
+            "--persona, --context, --candidates: give all, or cases by --input",
         ),
         (["nosuch"], "invalid choice: 'nosuch' (choose from 'demo'"),
         ([], "to be one of {demo,"),

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 import torch
 
 from personae import run
+from personae.metrics.calibration import Calibration
 from personae.tasks.base import Task
 from personae.tasks.selection import SCORED
 from personae.text import UNKNOWN, words
@@ -84,10 +85,14 @@ class Agent:
         example = self.case(candidates=candidates, persona=persona, context=context, partner=partner)
         scores, order = self._ranked(example)
         facts = map(_weightiest, self._effects(example, scores, order[:explain], ("self",)) if explain else [])
-        return [
-            Ranked(example.target.candidates[place], scores[place], place, fact)
-            for place, fact in zip_longest(order, facts)
-        ]
+        ranked = self._in_order(example, scores)
+        return [replace(one, fact=fact) for one, fact in zip_longest(ranked, facts)]
+
+    def none_fits(self, ranked: Sequence[Ranked]) -> float | None:
+        """The probability that none of the candidates fits, all of which were `ranked`; None where the model is not
+        calibrated. Where it is the greatest of all, better say nothing."""
+        likely = [one.probability for one in ranked if one.probability is not None]
+        return max(0.0, 1.0 - sum(likely)) if likely else None
 
     def rank_many(self, cases: Iterable[Case]) -> Iterator[list[Ranked] | InputError]:
         """Ranks one case after another as `rank` does, several at once. What it gives is in the order of the cases, and
@@ -219,7 +224,14 @@ class Agent:
             self._check(scores)
         except InputError as error:
             return error
-        return [Ranked(example.target.candidates[place], scores[place], place) for place in _order(scores)]
+        return self._in_order(example, scores)
+
+    def _in_order(self, example: Example, scores: Sequence[float]) -> list[Ranked]:
+        """The candidates of an example, best first."""
+        calibration: Calibration | None = self.task.calibration
+        likely = calibration.probabilities(scores)[0] if calibration else [None] * len(scores)
+        texts = example.target.candidates
+        return [Ranked(texts[place], scores[place], place, probability=likely[place]) for place in _order(scores)]
 
     def _check(self, scores: Sequence[float]) -> None:
         """InputError where a score is not finite."""

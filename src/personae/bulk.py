@@ -286,7 +286,12 @@ def _answers(
             error = f"{line.where}: {answer}"
         else:
             pairs += len(answer)
-            best = [{"text": one.text, "score": one.score, "index": one.index} for one in answer[:top]]
+            kept = (
+                ("text", "score", "index")
+                if agent.task.calibration is None
+                else ("text", "score", "index", "probability")
+            )
+            best = [{name: getattr(one, name) for name in kept} for one in answer[:top]]
             ranked.append({"id": line.name, "line": line.number, "results": best})
             continue
         text = line.raw.rstrip(b"\r\n").rpartition(b"\n")[2].decode(errors="backslashreplace")

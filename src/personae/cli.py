@@ -134,6 +134,7 @@ def rank(
     """
     from personae import bulk, console
     from personae.agent import Agent
+    from personae.data import lines
 
     if input or output or errors:
         if not (input and output) or persona or context or candidates or partner or explain:
@@ -146,24 +147,38 @@ def rank(
             raise InputError(f"{input}: {done['errors']} lines could not be ranked; the others are, in {output}")
         return
     if not (persona and context and candidates):
-        raise InputError("--persona, --context, --candidates: give all three, or cases by --input and --output")
-    facts, said, replies = _lines(persona), _lines(context), _replies(candidates)
-    about = _lines(partner) if partner else []
+        raise InputError(
+            "--persona, --context, --candidates: give all, or cases by --input and --output (see personae rank --help)"
+        )
+    facts, said, replies = lines.texts(persona), lines.texts(context), lines.texts(candidates, "reply")
+    about = lines.texts(partner) if partner else []
     if top is not None and top < 1:
         raise InputError(f"--top: {top} is not at least 1")
     agent = Agent.load(model)
     shown = len(replies) if top is None else top
-    ranked = agent.rank(
-        candidates=replies, persona=facts, context=said, partner=about, explain=shown if explain else 0
-    )[:shown]
+    ranked = agent.rank(candidates=replies, persona=facts, context=said, partner=about, explain=shown if explain else 0)
     if json:
-        console.as_json({"model": model, "scale": agent.scale, "results": [asdict(reply) for reply in ranked]})
+        results = [asdict(reply) for reply in ranked[:shown]]
+        console.as_json({"model": model, "scale": agent.scale, "none": agent.none_fits(ranked), "results": results})
         return
-    rows = [
-        (str(place), f"{reply.score:.3f}", reply.text, *([reply.fact or "-"] if explain else []))
-        for place, reply in enumerate(ranked, 1)
-    ]
-    console.table(("rank", agent.scale, "reply", *(["weighed most"] if explain else [])), rows)
+    console.ranking(ranked[:shown], agent.scale, facts=explain)
+    if (none := agent.none_fits(ranked)) is not None:
+        print(f"none of them fits: {none:.3f}")
+
+
+def calibrate(run: Path, *, json: bool = False) -> None:
+    """Make probabilities of the scores of a run: that a reply is the right one, and that none of them fits.
+
+    Args:
+        run: the run folder, in whose config.json the calibration is kept; it is fitted to the dialogues that its recipe
+            holds out of training.
+        json: print one JSON object.
+    """
+    from personae import calibrate as made
+    from personae import console
+
+    result = made.calibrate(run)
+    (console.as_json if json else console.facts)({"run": str(run), **result})
 
 
 def explain(
@@ -194,11 +209,12 @@ def explain(
         json: print one JSON object, the content of explanation.json.
     """
     from personae import console, explanation
+    from personae.data import lines
 
     files = {"persona": persona, "context": context, "partner": partner}
-    texts = {name: _lines(path) for name, path in files.items() if path}
+    texts = {name: lines.texts(path) for name, path in files.items() if path}
     if candidates:
-        texts["candidates"] = _replies(candidates)
+        texts["candidates"] = lines.texts(candidates, "reply")
     result = explanation.write(model, texts, data=data, ids=case, top=top, out=out)
     if json:
         console.as_json(result)
@@ -309,6 +325,7 @@ COMMANDS: dict[str, Any] = {
     "recipe": recipe,
     "reproduce": reproduce,
     "record": record,
+    "calibrate": calibrate,
 }
 
 
@@ -366,21 +383,6 @@ def _interrupted(given: Sequence[str], values: dict[str, Any]) -> int:
     if given[:1] == ["fit"] and not (values and (values["out"] / "checkpoints" / "last.ckpt").exists()):
         return _fail("interrupted before anything was kept; give the same command again", 130)
     return _fail(f"interrupted; {how} goes on from what was kept" if how else "interrupted", 130)
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank; none where it is empty."""
-    from personae.data import lines
-
-    return [line.strip() for _, line in lines.numbered(path, blank=True)]
-
-
-def _replies(path: Path) -> list[str]:
-    """The lines of a file of candidates. InputError where there is none."""
-    found = _lines(path)
-    if not found:
-        raise InputError(f"{path}: holds no reply; give one in each line")
-    return found
 
 
 def _print_metrics(result: dict[str, Any], *, json: bool) -> None:

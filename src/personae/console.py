@@ -14,6 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from personae.types import Ranked
+
 
 def plain(text: str) -> str:
     """A text without what would steer a terminal: control characters but line feeds, and halves of surrogate pairs, are
@@ -38,8 +40,29 @@ def metrics(result: dict[str, Any]) -> None:
     title = f"{measured}, {_drawn(data['candidates'])}, persona {result['persona']}"
     rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
     table(("metric", "value", "95 % interval", "examples"), rows, title=title)
+    if calibration := result.get("calibration"):
+        cases = sum(part["count"] for part in calibration["bins"])
+        of = f"of {cases} cases, half of them without a right answer"
+        print(f"expected calibration error {calibration['ece']:.4f}, {of}")
     if paper := result.get("published"):
         print(f"published: {paper['row']}, {paper['column']} {paper['value']} on {paper['dataset']}")
+
+
+def ranking(ranked: Sequence[Ranked], scale: str, *, facts: bool) -> None:
+    """Prints candidates, best first, with what they have of scores, probabilities and, where asked for, `facts`."""
+    likely = bool(ranked) and ranked[0].probability is not None
+    columns = ("rank", scale, *(["probability"] if likely else []), "reply", *(["weighed most"] if facts else []))
+    rows = [
+        (
+            str(place),
+            f"{one.score:.3f}",
+            *([f"{one.probability:.3f}"] if one.probability is not None else []),
+            one.text,
+            *([one.fact or "-"] if facts else []),
+        )
+        for place, one in enumerate(ranked, 1)
+    ]
+    table(columns, rows)
 
 
 def comparison(result: dict[str, Any], what: str) -> None:

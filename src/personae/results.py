@@ -23,6 +23,7 @@ from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
 from personae.metrics import compare as comparison
+from personae.metrics.calibration import expected_error, reliability
 from personae.metrics.ranking import ranks
 from personae.names import hint
 from personae.published import load, lookup, records
@@ -74,7 +75,7 @@ def report(
 ) -> dict[str, Any]:
     """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
     the system is published; the number stands beside, with the data that it was measured on. Of a run folder `model`,
-    the weights' digest is kept."""
+    the weights' digest is kept. Of a calibrated model the expected calibration error is told, and its bins."""
     weights = Path(model) / WEIGHTS
     rows = predict(task, cases, precision=precision)
     groups = [row.dialogue for row in rows]
@@ -93,6 +94,9 @@ def report(
         "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
         "environment": {**environment(task.device), "precision": precision},
     }
+    if task.calibration is not None:
+        bins = reliability(rows, task.calibration)
+        result["calibration"] = {"ece": expected_error(bins), "bins": [asdict(part) for part in bins]}
     if paper is not None:
         result["published"] = {**asdict(paper), "dataset": load(paper.name)["dataset"], "value": lookup(paper)}
     if out is not None:

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from personae.data import lines
 from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
 from personae.data.splits import keep_apart
+from personae.metrics.calibration import Calibration
 from personae.names import hint
 from personae.nn.cross_encoder import CrossEncoder
 from personae.published import lookup, records
@@ -179,9 +181,10 @@ def save(task: Task, out: Path) -> None:
         if isinstance(part, CrossEncoder):
             part.keep(out / BACKBONE)
     state = {name: value for name, value in task.model.state_dict().items() if not isinstance(value, torch.Tensor)}
-    results.write_json(
-        {"library_name": "personae", "personae_version": __version__, "state": state}, out / "config.json"
-    )
+    config = {"library_name": "personae", "personae_version": __version__, "state": state}
+    if task.calibration is not None:
+        config["calibration"] = asdict(task.calibration)
+    results.write_json(config, out / "config.json")
     weights.write(task.model, out / results.WEIGHTS)
 
 
@@ -208,8 +211,9 @@ def load(model: str) -> Task:
         backbone = folder / BACKBONE
         task = build(recipe, {"task.model.backbone": json.dumps(str(backbone))} if backbone.is_dir() else {})
         try:
-            state = json.loads(config.read_text(encoding="utf-8"))["state"]
-            task.model.load_state_dict({**weights.read(numbers, task.model), **state})
+            told = json.loads(config.read_text(encoding="utf-8"))
+            task.model.load_state_dict({**weights.read(numbers, task.model), **told["state"]})
+            task.calibration = Calibration(**told["calibration"]) if "calibration" in told else None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"{folder}: {numbers.name} or {config.name} is damaged, copy the run again: {error}"

@@ -99,13 +99,16 @@ class Case(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate in its place: `index` in the list that was given, `score` as the model means it, and `fact`, the
-    persona line without which the score falls most (None where no line supports it or none was asked for)."""
+    """A candidate in its place: `index` in the list that was given, `score` as the model means it, `fact`, the persona
+    line without which the score falls most (None where no line supports it or none was asked for), and `probability`,
+    that it is the right one (None where the model is not calibrated). What these lack to one is the probability that
+    none of the candidates fits."""
 
     text: str
     score: float
     index: int
     fact: str | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,3 +69,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be written ({error.strerror}): give another folder, or make room") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def texts(path: Path, needed: str | None = None) -> list[str]:
+    """The lines of a text file that are not blank; none where it is empty. InputError where a `needed` thing, of which
+    there is one in each line, is not there."""
+    found = [line.strip() for _, line in numbered(path, blank=True)]
+    if needed and not found:
+        raise InputError(f"{path}: holds no {needed}; give one in each line")
+    return found

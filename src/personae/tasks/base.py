@@ -10,6 +10,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from personae.metrics.calibration import Calibration
 from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
 
@@ -95,7 +96,8 @@ class Task(lightning.LightningModule):
     """Trains `model`.
 
     `steps` is how many there will be, infinite where that is not known before. Every batch draws from a generator
-    seeded by `seed` and the batch's number, so that a resumed run draws the same.
+    seeded by `seed` and the batch's number, so that a resumed run draws the same. `calibration` makes probabilities of
+    the scores of a model that is trained and calibrated.
     """
 
     monitor: str
@@ -108,6 +110,7 @@ class Task(lightning.LightningModule):
         self.seed = 0
         self.steps = float("inf")
         self.rows: list[Row] = []
+        self.calibration: Calibration | None = None
 
     @abstractmethod
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:

@@ -1,0 +1,34 @@
+"""A run is calibrated: its scores become probabilities, by what it answers to dialogues held out of its training."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from personae import recipes, results, run
+from personae.data.candidates import examples, offered
+from personae.metrics.calibration import expected_error, fit, reliability
+from personae.types import Corpus, InputError
+
+
+def calibrate(folder: Path) -> dict[str, Any]:
+    """Fits the calibration of a run to the "dev" split of its recipe's corpus, twenty candidates a reply, and keeps it
+    in the run's config.json. Gives it, with the number of replies and the expected calibration error on them.
+    InputError where there is no run, or its corpus is not to be found."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no run folder; give the --out of a `personae fit`")
+    task = run.load(str(folder))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--corpus", type=Corpus, required=True)
+    told = {"corpus": recipes.read(str(folder / "recipe.yaml"))["corpus"]}
+    corpus: Corpus = parser.instantiate(parser.parse_object(told)).corpus
+    held_out, _ = offered(list(corpus.split("dev")), sides="both")
+    rows = results.predict(task, examples(held_out, sides="both"))
+    try:
+        calibration = fit(rows)
+    except ValueError as error:
+        raise InputError(f"{folder}: cannot be calibrated: {error}") from None
+    config = results.read_json(folder / "config.json")
+    results.write_json({**config, "calibration": asdict(calibration)}, folder / "config.json")
+    return {"calibration": asdict(calibration), "n": len(rows), "ece": expected_error(reliability(rows, calibration))}
