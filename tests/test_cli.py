@@ -356,10 +356,7 @@ def test_an_option_without_a_value_is_named(
             "--persona: invalid choice: 'me' (choose",
         ),
         (["evaluate", "tfidf", "--data", "x", "--seed", "y"], "--seed: Expected a int. Got value: y"),
-        (
-            ["rank", "tfidf", "--persona", "x"],
-            "--persona, --context, --candidates: give all, or cases by --input",
-        ),
+        (["explain", "tfidf", "--persona", "x"], "arguments are required: out"),
         (["nosuch"], "invalid choice: 'nosuch' (choose from 'demo'"),
         ([], "to be one of {demo,"),
     ],

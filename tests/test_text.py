@@ -2,8 +2,7 @@ import random
 
 import pytest
 
-from personae import text
-from personae.text import PAD, UNKNOWN, Vocabulary, words
+from personae.text import EACH, PAD, UNKNOWN, Kept, Vocabulary, words
 
 
 @pytest.mark.parametrize(
@@ -59,9 +58,8 @@ def test_a_vocabulary_of_its_own_words_is_the_same() -> None:
     assert Vocabulary(vocabulary.words[2:]).numbers == vocabulary.numbers
 
 
-def test_what_was_made_of_texts_is_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "ROOM", 3 * (text.EACH + 1))
-    kept: text.Kept[int] = text.Kept()
+def test_what_was_made_of_texts_is_kept_while_there_is_room() -> None:
+    kept: Kept[int] = Kept(3 * (EACH + 1))
     for batch, new in (("aba", "ab"), ("bc", "c"), ("d", "d"), ("ad", ""), ("", ""), ("ae", "ae"), ("e", "")):
         assert kept.new(batch) == list(new)
         kept.update((one, 1) for one in new)

@@ -26,18 +26,18 @@ def words(text: str) -> list[str]:
 
 
 class Kept(dict[str, _Made]):
-    """What was made of texts, so that it is made once. All is forgotten where new texts come and there is no `ROOM`
+    """What was made of texts, so that it is made once. All is forgotten where new texts come and there is no `room`
     left, so that memory does not grow with what is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = ROOM) -> None:
         super().__init__()
-        self.size = 0
+        self.room, self.size = room, 0
 
     def new(self, texts: Iterable[str]) -> list[str]:
         """Those of the texts, each once, of which nothing is kept: make it of them all, and put it in."""
         wanted = dict.fromkeys(texts)
         new = [text for text in wanted if text not in self]
-        if new and self.size > ROOM:
+        if new and self.size > self.room:
             self.clear()
             new = list(wanted)
         self.size += sum(map(len, new)) + EACH * len(new)

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from personae.text import Kept, words
+from personae.text import ROOM, Kept, words
 from personae.types import Example, Whose
 
 
@@ -41,7 +41,7 @@ class TfIdf(nn.Module):
         self.persona: Whose = persona
         self._rarity: dict[str, float] = {}
         self._unknown = 1.0
-        self._frequent: Kept[dict[str, float]] = Kept()
+        self._frequent: Kept[dict[str, float]] = Kept(ROOM // 8)
         self._vectors: Kept[dict[str, float]] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
