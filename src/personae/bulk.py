@@ -300,8 +300,8 @@ def _answers(
 
 
 def _digest(agent: Agent, model: str) -> str:
-    """A digest of a model: its weights and its recipe."""
-    digest = hashlib.sha256(repr(agent.task.model).encode())
+    """A digest of a model: its weights, its calibration and its recipe."""
+    digest = hashlib.sha256(repr((agent.task.model, agent.task.calibration)).encode())
     for name, value in sorted(agent.task.model.state_dict().items()):
         digest.update(name.encode())
         if isinstance(value, torch.Tensor):
