@@ -83,9 +83,10 @@ class Agent:
         if explain < 0:
             raise InputError(f"explain: {explain} is less than 0; say of how many candidates to name the line")
         example = self.case(candidates=candidates, persona=persona, context=context, partner=partner)
-        scores, order = self._ranked(example)
-        facts = map(_weightiest, self._effects(example, scores, order[:explain], ("self",)) if explain else [])
+        scores = self._scores(example)
         ranked = self._in_order(example, scores)
+        places = [one.index for one in ranked[:explain]]
+        facts = map(_weightiest, self._effects(example, scores, places, ("self",)) if explain else [])
         return [replace(one, fact=fact) for one, fact in zip_longest(ranked, facts)]
 
     def none_fits(self, ranked: Sequence[Ranked]) -> float | None:
@@ -111,7 +112,8 @@ class Agent:
             raise InputError(f"top: {top} is not at least 1")
         if not example.target.candidates:
             raise InputError(f"example: {example.id} has no candidates; give it some, as data.candidates.draw does")
-        scores, order = self._ranked(example)
+        scores = self._scores(example)
+        order = _order(scores)
         reply, candidates = example.target.text, example.target.candidates
         chosen = order[:top]
         if reply and reply in candidates and reply not in (candidates[place] for place in chosen):
@@ -212,11 +214,6 @@ class Agent:
             return ()
         limits = getattr(self.task.model, "limits", None)
         return lines if limits is None else lines[: limits.lines]
-
-    def _ranked(self, example: Example) -> tuple[list[float], list[int]]:
-        """The scores of the candidates, and their places, best first."""
-        scores = self._scores(example)
-        return scores, _order(scores)
 
     def _judged(self, example: Example, scores: Sequence[float]) -> list[Ranked] | InputError:
         """The candidates with these scores, best first, or what is wrong with the scores."""

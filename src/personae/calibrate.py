@@ -4,10 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from personae import recipes, results, run
-from personae.data.candidates import examples, offered
+from personae import results, run
 from personae.metrics.calibration import expected_error, fit, reliability
 from personae.types import Corpus, InputError
 
@@ -19,12 +16,9 @@ def calibrate(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is no run folder; give the --out of a `personae fit`")
     task = run.load(str(folder))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--corpus", type=Corpus, required=True)
-    told = {"corpus": recipes.read(str(folder / "recipe.yaml"))["corpus"]}
-    corpus: Corpus = parser.instantiate(parser.parse_object(told)).corpus
-    held_out, _ = offered(list(corpus.split("dev")), sides="both")
-    rows = results.predict(task, examples(held_out, sides="both"))
+    corpus: Corpus = run.part(str(folder / "recipe.yaml"), "corpus", Corpus)
+    cases, _ = run.cases_of(list(corpus.split("dev")), "corpus.dev", sides="both")
+    rows = results.predict(task, cases)
     try:
         calibration = fit(rows)
     except ValueError as error:

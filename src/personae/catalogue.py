@@ -19,6 +19,7 @@ def models() -> list[dict[str, Any]]:
     """Every model: its name and file, the families it belongs to, its class, what it does, its papers, its recipes, and
     what these reached or, where it needs no training (has no loss), the model."""
     found, measured = [], published.measured()
+    weighed = {name.replace("-", "_") for name in shipped()}
     for file in sorted(ROOT.glob("*/*.py")):
         if file.stem == "__init__":
             continue
@@ -40,7 +41,7 @@ def models() -> list[dict[str, Any]]:
                 "trained": "loss" in classes[name],
                 "recipes": sorted(titles, key=lambda title: (title.removesuffix("-gpu"), title)),
                 "results": {title: measured[run] for title, run in runs.items() if run in measured},
-                "shipped": file.stem in {title.replace("-", "_") for title in shipped()},
+                "shipped": file.stem in weighed,
             }
         )
     return found

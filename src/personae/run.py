@@ -130,9 +130,9 @@ def fit(
     task.seed = seed
     splits = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
     dialogues = splits["train"]
-    dev, _ = _cases(splits["dev"], "corpus.dev", sides="both")
+    dev, _ = cases_of(splits["dev"], "corpus.dev", sides="both")
     replies = examples(dialogues, sides="both")
-    reported, drawn = _cases(splits["valid"], "corpus.valid")
+    reported, drawn = cases_of(splits["valid"], "corpus.valid")
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
@@ -295,7 +295,7 @@ def evaluate(
     inside = locate(path)[1]
     if split and inside and split != inside:
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
-    cases, drawn = _cases(read(path), data, n=20 if candidates is None else candidates, seed=seed)
+    cases, drawn = cases_of(read(path), data, n=20 if candidates is None else candidates, seed=seed)
     if candidates is not None and drawn.name == "official":
         raise InputError(f"--candidates {candidates}: {data} has candidates of its own; leave the option out")
     task = load(model).to(device)
@@ -311,7 +311,7 @@ def evaluate(
     )
 
 
-def _cases(
+def cases_of(
     dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
 ) -> tuple[list[Example], Draw]:
     """The examples of dialogues that came from `where`, which an InputError names, with candidates; and their draw.
@@ -386,11 +386,15 @@ def _settings(parser: ArgumentParser, recipe: str, changes: Mapping[str, str]) -
 def build(recipe: str, changes: Mapping[str, str] = MappingProxyType({})) -> Task:
     """The task of a recipe, `changes` made to it, its model untrained."""
     training.keep_memory()
+    task: Task = part(recipe, "task", Task, changes)
+    return task
+
+
+def part(recipe: str, name: str, kind: Any, changes: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """One argument of `fit`, as a recipe says, `changes` made to it."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--task", type=Task, required=True)
+    parser.add_argument(f"--{name}", type=kind, required=True)
     arguments = recipes.read(recipe)
     recipes.change(arguments, changes)
-    arguments = {"task": arguments.get("task")}
-    task = mistakes.checked(lambda: parser.instantiate(parser.parse_object(arguments)).task, recipe, changes, fit)
-    assert isinstance(task, Task)
-    return task
+    arguments = {name: arguments.get(name)}
+    return mistakes.checked(lambda: parser.instantiate(parser.parse_object(arguments))[name], recipe, changes, fit)

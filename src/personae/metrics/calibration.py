@@ -78,7 +78,7 @@ def fit(rows: Sequence[Row]) -> Calibration:
 def _cases(row: Row) -> list[tuple[tuple[float, ...], int]]:
     """Scores and the place of the right one, -1 where none is: of the true reply and some of the others, and of these
     alone."""
-    others = row.scores[: row.target] + row.scores[row.target + 1 :]
+    others = _others(row)
     found = []
     for size in sorted({min(size, len(row.scores)) for size in SIZES}):
         some = others[: size - 1]
@@ -88,21 +88,26 @@ def _cases(row: Row) -> list[tuple[tuple[float, ...], int]]:
     return found
 
 
+def _others(row: Row) -> tuple[float, ...]:
+    """The scores of all but the true reply."""
+    return row.scores[: row.target] + row.scores[row.target + 1 :]
+
+
 def reliability(rows: Sequence[Row], calibration: Calibration) -> list[Bin]:
     """Of all candidates and, as often, of all but the true one: how likely the most likely answer, "none" among them,
     is held to be, and how often it is right. Bins without a case are left out."""
-    held, right = [], []
+    answered = []
     for row in rows:
-        others = row.scores[: row.target] + row.scores[row.target + 1 :]
+        others = _others(row)
         for scores, target in ((row.scores, row.target), (others, len(others))):
             shares, none = calibration.probabilities(scores)
             answers = [*shares, none]
             place = int(np.argmax(answers))
-            held.append(answers[place])
-            right.append(place == target)
-    places = np.minimum((np.array(held) * BINS).astype(int), BINS - 1)
+            answered.append((answers[place], place == target))
+    held, right = np.array(answered).T
+    places = np.minimum((held * BINS).astype(int), BINS - 1)
     return [
-        Bin(int(there.sum()), float(np.array(held)[there].mean()), float(np.array(right)[there].mean()))
+        Bin(int(there.sum()), float(held[there].mean()), float(right[there].mean()))
         for place in range(BINS)
         if (there := places == place).any()
     ]

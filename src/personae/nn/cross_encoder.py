@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertPooler
 
+from personae.nn.dialogue_batch import targets
 from personae.nn.pretrained import ELSEWHERE, FAMILY, load, packaged, readable, require_weights, room, skipped
 from personae.text import Kept
 from personae.types import Example, InputError
@@ -196,9 +197,7 @@ class CrossEncoder(nn.Module):
         places = torch.full((len(found), max(map(len, found)), len(found[0][0])), -1)
         for row, case in enumerate(found):
             places[row, : len(case)] = order[torch.tensor(case)]
-        turns = [example.target for example in examples]
-        target = [turn.candidates.index(turn.text) if turn.text in turn.candidates else -1 for turn in turns]
-        return Passes(sequences, places.permute(2, 0, 1), torch.tensor(target))
+        return Passes(sequences, places.permute(2, 0, 1), targets(examples))
 
     def arrange(self, keys: Sequence[Keys]) -> tuple[Any, Tensor]:
         """What `forward` reads of distinct sequences, and where in its result each of them is (S,)."""

@@ -76,7 +76,7 @@ def gather(
     def number(texts: Sequence[str], most: int) -> list[int]:
         return [numbers.setdefault((text, most), len(numbers)) for text in texts]
 
-    said, candidates, target = [], [], []
+    said, candidates = [], []
     told: list[list[list[int]]] = [[] for _ in range(personas)]
     for example in examples:
         lines = [list(facts[: limits.lines]) for facts in personas_read(example, whose, personas)]
@@ -86,12 +86,10 @@ def gather(
         else:
             said.append(number([fact for facts in lines for fact in facts] or [""], limits.line_words))
         candidates.append(number(example.target.candidates, limits.reply_words))
-        for rows, facts in zip(told, lines, strict=False):
-            rows.append(number(facts or [""] * blank, limits.line_words))
-        known = example.target.text in example.target.candidates
-        target.append(example.target.candidates.index(example.target.text) if known else -1)
+        for persona, facts in zip(told, lines, strict=False):
+            persona.append(number(facts or [""] * blank, limits.line_words))
     return DialogueBatch(
-        words.sentences(list(numbers)), _rows(said), _rows(candidates), tuple(map(_rows, told)), torch.tensor(target)
+        words.sentences(list(numbers)), rows(said), rows(candidates), tuple(map(rows, told)), targets(examples)
     )
 
 
@@ -110,7 +108,14 @@ def personas_read(example: Example, whose: Whose, personas: int) -> list[tuple[s
     return [example.facts(whose)][:personas]
 
 
-def _rows(lists: list[list[int]]) -> Tensor:
+def targets(examples: Sequence[Example]) -> Tensor:
+    """The place (B,) of each true reply among its candidates, -1 where it is not known."""
+    turns = [example.target for example in examples]
+    return torch.tensor([turn.candidates.index(turn.text) if turn.text in turn.candidates else -1 for turn in turns])
+
+
+def rows(lists: list[list[int]]) -> Tensor:
+    """Lists of numbers as rows, -1 beyond the end of each."""
     width = max(len(numbers) for numbers in lists)
-    rows = [numbers + [-1] * (width - len(numbers)) for numbers in lists]
-    return torch.tensor(rows, dtype=torch.long).view(len(lists), width)
+    filled = [numbers + [-1] * (width - len(numbers)) for numbers in lists]
+    return torch.tensor(filled, dtype=torch.long).view(len(lists), width)

@@ -164,7 +164,7 @@ def _exponentials(
     keys = _filled(read[:, :width], heads, COLUMNS)
     similar = (queries @ keys.transpose(1, 2)).clamp_(max=MOST).exp_()
     if blocks is not None:
-        similar[:, : end - start, before : before + end - start].mul_(blocks.sees[place].to(own.dtype))
+        similar[:, : end - start, before : before + end - start].mul_(blocks.sees[place])
     return similar, _filled(read[:, width:], heads, COLUMNS, ones=1), queries, keys
 
 

@@ -10,6 +10,7 @@ Letters: S sequences, T tokens of all of them, H hidden units.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ class PackedEncoder(CrossEncoder):
         with torch.autocast(device, enabled=False):
             states = self.embed(distinct)(tokens, 2 * packed.kinds, packed.positions)  # (T, H)
             states = states.to(half or states.dtype)
+            if blocks is not None:
+                blocks = replace(blocks, sees=[each.to(states.dtype) for each in blocks.sees])
             for number, (project, bias, *rest) in enumerate(self._layers(states.dtype)):
                 own = F.linear(states, project, bias)  # (T, 3H)
                 found.append(own)
@@ -57,14 +60,16 @@ class PackedEncoder(CrossEncoder):
 
     def _layers(self, precision: torch.dtype) -> list[tuple[Tensor, ...]]:
         """The weights of each layer in a precision. Where nothing is trained, they are kept until they change."""
-        weights = list(self.backbone.encoder.parameters())
-        state = precision, [(weight.data_ptr(), weight._version) for weight in weights]
-        if torch.is_grad_enabled() or self._cast[0] != state:
-            layers = [tuple(each.to(precision) for each in _weights(layer)) for layer in self.backbone.encoder.layer]
-            if torch.is_grad_enabled():
-                return layers
-            self._cast = state, layers
-        return self._cast[1]
+        layers = self.backbone.encoder.layer
+        state = None  # of weights that are trained
+        if not torch.is_grad_enabled():
+            state = precision, [(weight.data_ptr(), weight._version) for weight in layers.parameters()]
+            if self._cast[0] == state:
+                return self._cast[1]
+        cast = [tuple(each.to(precision) for each in _weights(layer)) for layer in layers]
+        if state is not None:
+            self._cast = state, cast
+        return cast
 
 
 def _weights(layer: Any) -> tuple[Tensor, ...]:
@@ -94,10 +99,9 @@ def _after(found: Tensor, states: Tensor, eps: float, *weights: Tensor) -> Tenso
     return F.layer_norm(F.linear(inner, down, down_bias) + attended, states.shape[1:], last[0], last[1], eps)
 
 
-def means(states: Tensor, starts: Sequence[int]) -> Tensor:
+def means(states: Tensor, packed: Packed) -> Tensor:
     """The mean (S, H) of the tokens of each sequence."""
-    bounds = torch.tensor(starts, device=states.device)
-    lengths = bounds[1:] - bounds[:-1]
+    lengths = packed.lengths()
     owners = torch.repeat_interleave(lengths)
-    exact = states[: starts[-1]].to(torch.promote_types(states.dtype, torch.float32))
+    exact = states[: packed.starts[-1]].to(torch.promote_types(states.dtype, torch.float32))
     return exact.new_zeros(len(lengths), exact.shape[1]).index_add(0, owners, exact) / lengths[:, None]

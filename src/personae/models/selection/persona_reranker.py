@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.nn.dialogue_batch import personas_read, rows, targets
 from personae.nn.objective import Objective
 from personae.nn.packed import ROOM, Blocks, Packed, pack
 from personae.nn.packed_encoder import PackedEncoder, means
@@ -105,17 +106,11 @@ class PersonaReranker(nn.Module):
         self._split(examples)
         replies: dict[str, int] = {}
         found = [[replies.setdefault(text, len(replies)) for text in example.target.candidates] for example in examples]
-        places = torch.full((len(found), max(map(len, found))), -1)
-        for row, case in enumerate(found):
-            places[row, : len(case)] = torch.tensor(case)
-        targets = [example.target for example in examples]
         return Cases(
             pack(*zip(*map(self._context, examples), strict=True)),
             pack(*zip(*map(self._reply, replies), strict=True)),
-            places,
-            torch.tensor(
-                [turn.candidates.index(turn.text) if turn.text in turn.candidates else -1 for turn in targets]
-            ),
+            rows(found),
+            targets(examples),
         )
 
     def size(self, example: Example) -> int:
@@ -146,8 +141,7 @@ class PersonaReranker(nn.Module):
         utterances, then the last lines of the partner's persona, then of the replier's."""
         known = self.encoder.tokens(())
         parts: list[tuple[int, list[int]]] = []
-        for kind, whose in ((SELF, "self"), (PARTNER, "partner")):
-            lines = example.facts(whose) if self.persona in (whose, "both") else ()  # type: ignore[arg-type]
+        for kind, lines in zip((SELF, PARTNER), personas_read(example, self.persona, 2), strict=True):
             if told := [token for line in lines for token in known[line][: self.line_tokens]]:
                 parts.append((kind, told))
         for turn in example.context.turns[-self.utterances :]:
@@ -195,11 +189,11 @@ class PersonaReranker(nn.Module):
         """Of the tokens of all contexts, queries, keys and values of each layer (T, 3H); and each one's unit vector
         (B, H)."""
         known, states = self.encoder.encode(contexts)
-        return known, F.normalize(means(states, contexts.starts), dim=1)
+        return known, F.normalize(means(states, contexts), dim=1)
 
     def _apart(self, batch: Cases, contexts: Tensor) -> Tensor:
         """The bi-encoder's logits (B, N)."""
-        vectors = F.normalize(means(self.encoder.encode(batch.replies)[1], batch.replies.starts), dim=1)  # (U, H)
+        vectors = F.normalize(means(self.encoder.encode(batch.replies)[1], batch.replies), dim=1)  # (U, H)
         with torch.autocast(vectors.device.type, enabled=False):
             similar = self.alone.exp() * contexts @ vectors.t()  # (B, U)
         return similar.gather(1, batch.places.clamp(min=0)).masked_fill(batch.places < 0, -torch.inf)
@@ -208,7 +202,7 @@ class PersonaReranker(nn.Module):
         """The reader's logits (B, N) of the replies at `places` (B, N)."""
         there = places >= 0
         pairs, blocks = _blocks(batch.replies, places)
-        vectors = means(self.encoder.encode(pairs, known, batch.contexts.starts, blocks)[1], pairs.starts)  # (pairs, H)
+        vectors = means(self.encoder.encode(pairs, known, batch.contexts.starts, blocks)[1], pairs)  # (pairs, H)
         similar = (F.normalize(vectors, dim=1) * contexts[there.nonzero()[:, 0]]).sum(1)
         with torch.autocast(vectors.device.type, enabled=False):
             logits = self.output(vectors).squeeze(1) + self.together.exp() * similar
