@@ -19,7 +19,8 @@ Build = Callable[..., Any]
 @pytest.fixture(scope="module")
 def model(build: Build) -> Any:
     model = build("persona_reranker")
-    torch.nn.init.normal_(model.encoder.subtypes.weight)
+    for weight in (model.encoder.subtypes.weight, model.weight.weight, model.recent.weight, model.whole.weight):
+        torch.nn.init.normal_(weight, std=0.1)
     return model
 
 
@@ -38,9 +39,14 @@ def states(model: Any, tokens: Sequence[int], kinds: Sequence[int], positions: S
 
 
 def plainly(model: Any, case: Example) -> list[float]:
-    tokens, kinds = model._context(case)
-    everything = torch.ones(len(tokens), len(tokens)).bool()
-    context = F.normalize(states(model, tokens, kinds, range(len(tokens)), everything).mean(0), dim=0)
+    parts = model._context(case)
+    tokens, kinds = ([each for part in parts for each in part[place]] for place in (0, 1))
+    of = torch.tensor([number for number, (part, _) in enumerate(parts) for _ in part])
+    before = of[:, None] >= of
+    read = states(model, tokens, kinds, range(len(tokens)), before)
+    weights = model.weight(read).exp()
+    mean = model.recent(read[of == of[-1]].mean(0)) + model.whole((weights * read).sum(0) / weights.sum())
+    context = F.normalize(mean, dim=0)
     scores = []
     for text in case.target.candidates:
         reply, of_reply = model._reply(text)
@@ -48,8 +54,8 @@ def plainly(model: Any, case: Example) -> list[float]:
         whole = len(tokens) + len(reply)
         sees = torch.ones(whole, whole).bool()
         sees[: len(tokens), len(tokens) :] = False
-        places = [*range(len(tokens)), *range(len(reply))]
-        read = states(model, [*tokens, *reply], [*kinds, *of_reply], places, sees)[len(tokens) :].mean(0)
+        sees[: len(tokens), : len(tokens)] = before
+        read = states(model, [*tokens, *reply], [*kinds, *of_reply], range(whole), sees)[len(tokens) :].mean(0)
         apart = model.alone.exp() * context @ F.normalize(alone, dim=0)
         together = model.output(read)[0] + model.together.exp() * context @ F.normalize(read, dim=0)
         scores.append(float(apart + together))
@@ -86,37 +92,54 @@ def test_blocks_of_replies_change_nothing(
         torch.testing.assert_close(model.score(batch), whole)
 
 
+def test_one_reading_is_for_all_replies_of_a_conversation(
+    model: Any, case: Callable[..., Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["the cat", "a dog", "old bird", "you like", "the cat"]
+    first = case(said=said, candidates=["bird", "me"], facts=["i swim"])
+    turns = first.context.turns
+    examples = [replace(first, context=replace(first.context, turns=turns[:count])) for count in (3, 5, 1)]
+    examples.append(case(said=said[:3], candidates=["bird", "old"], facts=["me"]))
+    batch = model.collate(examples)
+    lengths = [sum(len(tokens) for tokens, _ in model._context(example)) for example in examples]
+    assert batch.contexts.starts[-1] == lengths[1] + lengths[3]
+    with torch.no_grad():
+        for example, scores in zip(examples, model.score(batch), strict=True):
+            torch.testing.assert_close(scores, model.score(model.collate([example]))[0], atol=1e-5, rtol=1e-5)
+
+
 def test_what_a_context_is(model: Any, case: Callable[..., Example]) -> None:
     example = case(said=["the cat", "a dog", "old"], candidates=["bird"], facts=["i swim"], partner=["you like", "me"])
     model.collate([example])
-    tokens, kinds = model._context(example)
-    known = model.encoder.tokens(())
-    parts = [
-        (SELF, known["i swim"]),
-        (PARTNER, known["you like"] + known["me"]),
-        (PARTNER_TURN, known["the cat"]),
-        (OWN_TURN, known["a dog"]),
-        (PARTNER_TURN, known["old"]),
-    ]
-    end = model.encoder.end
-    assert tokens == [model.encoder.start, *(token for _, part in parts for token in (end, *part)), end]
-    assert kinds == [0, *(kind for kind, part in parts for _ in range(1 + len(part))), PARTNER_TURN]
+    known, end = model.encoder.tokens(()), model.encoder.end
+    swim, like, me = ((*known[line], end) for line in ("i swim", "you like", "me"))
+    persona = (model.encoder.start, *swim, *like, *me)
+    kinds = (0, *[SELF] * len(swim), *[PARTNER] * len(like + me))
+    said = [((*known[text], end), kind) for text, kind in (("the cat", PARTNER_TURN), ("a dog", OWN_TURN))]
+    last = (*known["old"], end)
+    turns = [(tokens, (kind,) * len(tokens)) for tokens, kind in (*said, (last, PARTNER_TURN))]
+    assert model._context(example) == ((persona, kinds), *turns)
 
 
 def test_what_there_is_no_room_for(build: Build, case: Callable[..., Example]) -> None:
-    model = build("persona_reranker", longest=24, utterance_tokens=6, line_tokens=6)
-    said = ["the cat", "a dog", "old bird"]
-    example = case(said=said, candidates=["bird"], facts=["i swim"] * 9, partner=["me"] * 4)
+    model = build("persona_reranker", longest=28, utterance_tokens=6, line_tokens=6)
+    example = case(said=["the cat"] * 9, candidates=["bird"], facts=["i swim"] * 9, partner=["me"] * 4)
     model.collate([example])
-    tokens, kinds = model._context(example)
-    assert len(tokens) <= 24
-    assert kinds[-1] == PARTNER_TURN
-    assert OWN_TURN not in kinds  # the older utterances went first
-    assert PARTNER not in kinds
-    assert SELF in kinds
-    alone = replace(example, context=replace(example.context, turns=example.context.turns[-1:]))
-    model.collate([alone])
-    assert model._context(alone) == (tokens, kinds)
+    turns = example.context.turns
+    each = 1 + len(model.encoder.tokens(())["the cat"])
+    kept = []
+    for count in range(1, len(turns) + 1):
+        now = replace(example, context=replace(example.context, turns=turns[:count]))
+        (persona, kinds), *said = model._context(now)
+        assert len(persona) <= 14
+        assert SELF in kinds
+        assert PARTNER not in kinds
+        assert len(persona) + each * len(said) <= 28
+        assert said[-1][1][0] == (PARTNER_TURN, OWN_TURN)[(len(turns) - count) % 2]
+        kept.append(len(said))
+    room = (28 - len(persona)) // each
+    assert kept[: room + 1] == [*range(1, room + 1), (28 - len(persona)) // 2 // each]
+    assert kept[room + 1] == kept[room] + 1  # what was read stays of use
 
 
 def test_training_reads_the_replies_that_it_likes(
@@ -129,7 +152,7 @@ def test_training_reads_the_replies_that_it_likes(
     monkeypatch.setattr(model, "_read", lambda *arguments: (chosen.append(arguments[-1]), read(*arguments))[1])
     model.loss(batch)
     (places,) = chosen
-    apart = model._apart(batch, model._contexts(batch.contexts)[1])
+    apart = model._apart(batch, model._contexts(batch)[1])
     for row, (target, picked) in enumerate(zip(batch.target.tolist(), places.tolist(), strict=True)):
         candidates = batch.places[row].tolist()
         assert len(set(picked)) == 3
@@ -146,7 +169,8 @@ def test_words_stay_as_they_were(model: Any, cases: Sequence[Example]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"utterances": 0}, "utterances: 0 is not at least 1"),
+        ({"line_tokens": 0}, "line_tokens: 0 is not at least 1"),
+        ({"longest": 100}, "longest: 100 is less than four times a line or an utterance"),
         ({"reply_tokens": 0}, "reply_tokens: 0 is not at least 1"),
         ({"hard": 8}, r"crossed \(8\) must be more than hard \(8\)"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from personae.nn.packed import COLUMNS, ROOM, ROWS, Attention, Blocks, pack, upto
+from personae.nn.packed import COLUMNS, ROOM, ROWS, Attention, Seen, pack, upto
 
 HEADS, WIDTH = 2, 8
 
@@ -43,7 +43,7 @@ def alike(found: Tensor, wanted: Tensor, *leaves: Tensor) -> None:
 
 def test_each_sequence_attends_to_itself(own: Tensor) -> None:
     starts = (0, 1, 40, 93)
-    found = Attention.apply(own, HEADS, starts, None, (), None)
+    found = Attention.apply(own, HEADS, Seen(starts), None)
     wanted = torch.cat(
         [
             textbook(*parts(own, start, end), torch.ones(end - start, end - start).bool())
@@ -54,39 +54,41 @@ def test_each_sequence_attends_to_itself(own: Tensor) -> None:
     assert not found[93:].any()
 
 
-def test_blocks_attend_to_their_context_and_to_what_they_see(own: Tensor, contexts: Tensor) -> None:
-    starts, contexts_of, context_starts = (0, 30, 37, 93), (1, 0, 0), (0, 3, 90)
-    sees = [
-        torch.rand(end - start, end - start, generator=torch.Generator().manual_seed(start))
-        .gt(0.5)
-        .fill_diagonal_(True)
-        for start, end in itertools.pairwise(starts)
-    ]
-    blocks = Blocks(starts, contexts_of, [each.double() for each in sees])
-    found = Attention.apply(own, HEADS, starts, contexts, context_starts, blocks)
+def masks(starts: Sequence[int]) -> list[Tensor]:
+    drawn = torch.Generator().manual_seed(2)
+    sizes = [end - start for start, end in itertools.pairwise(starts)]
+    return [torch.rand(size, size, generator=drawn).gt(0.5).fill_diagonal_(True) for size in sizes]
+
+
+def test_each_query_attends_to_what_it_sees(own: Tensor) -> None:
+    starts = (0, 30, 37, 93)
+    sees = masks(starts)
+    found = Attention.apply(own, HEADS, Seen(starts, [each.double() for each in sees]), None)
+    blocks = zip(itertools.pairwise(starts), sees, strict=True)
+    alike(found[:93], torch.cat([textbook(*parts(own, *block), mask) for block, mask in blocks]), own)
+
+
+def test_blocks_attend_to_a_span_of_others_too(own: Tensor, contexts: Tensor) -> None:
+    starts, spans = (0, 30, 37, 93), ((3, 90), (0, 3), (0, 50))
+    sees = masks(starts)
+    found = Attention.apply(own, HEADS, Seen(starts, [each.double() for each in sees], spans), contexts)
     wanted = []
-    for (start, end), number, seen in zip(itertools.pairwise(starts), contexts_of, sees, strict=True):
-        queries, keys, values = parts(own, start, end)
-        _, keys_before, values_before = parts(contexts, context_starts[number], context_starts[number + 1])
+    for block, span, mask in zip(itertools.pairwise(starts), spans, sees, strict=True):
+        queries, keys, values = parts(own, *block)
+        _, keys_before, values_before = parts(contexts, *span)
         before = torch.ones(len(queries), len(keys_before)).bool()
-        wanted.append(
-            textbook(
-                queries,
-                torch.cat([keys_before, keys]),
-                torch.cat([values_before, values]),
-                torch.cat([before, seen], 1),
-            )
-        )
+        keys, values = torch.cat([keys_before, keys]), torch.cat([values_before, values])
+        wanted.append(textbook(queries, keys, values, torch.cat([before, mask], 1)))
     alike(found[:93], torch.cat(wanted), own, contexts)
 
 
 def test_similarities_may_be_of_any_size() -> None:
     own = torch.full((3, 3 * WIDTH), 1e3)
-    assert Attention.apply(own, HEADS, (0, 3), None, (), None).isfinite().all()
+    assert Attention.apply(own, HEADS, Seen((0, 3)), None).isfinite().all()
 
 
 def test_packing() -> None:
-    packed = pack([[5, 6, 7], [8]], [[1, 1, 2], [3]])
+    packed = pack([([5, 6, 7], [1, 1, 2]), ([8], [3])])
     assert packed.starts == (0, 3, 4)
     assert packed.tokens[:4].tolist() == [5, 6, 7, 8]
     assert packed.kinds[:4].tolist() == [1, 1, 2, 3]

@@ -130,7 +130,9 @@ def test_a_seed_fixes_order_and_candidates() -> None:
 
 def test_examples_of_a_batch_are_alike_in_size() -> None:
     numbers = cases(200)
-    batches = bucketed(numbers, lambda example: len(example.context.turns), batch_size=8, seed="0")
+    batches = bucketed(
+        [[number] for number in numbers], lambda example: len(example.context.turns), batch_size=8, seed="0"
+    )
     spread = [len({len(example.context.turns) for example in batch}) for batch in batches]
     assert sum(spread) / len(spread) < 2
     means = [len(batch[0].context.turns) for batch in batches]
@@ -138,7 +140,9 @@ def test_examples_of_a_batch_are_alike_in_size() -> None:
 
 
 def test_only_so_many_batches_are_sorted_together() -> None:
-    batches = bucketed(cases(200), lambda example: len(example.context.turns), batch_size=4, seed="0", span=1)
+    batches = bucketed(
+        [[case] for case in cases(200)], lambda example: len(example.context.turns), batch_size=4, seed="0", span=1
+    )
     spread = [len({len(example.context.turns) for example in batch}) for batch in batches]
     assert sum(spread) / len(spread) > 2
 
@@ -280,3 +284,24 @@ def test_batches_of_the_toy_corpus_keep_its_candidates() -> None:
     batches: Batches = task.batches(found)
     seen = {example.id: example.target.candidates for batch in batches for example in batch.examples}
     assert seen == {example.id: example.target.candidates for example in found}
+
+
+class Sharing(Longest):
+    """Reads the contexts of one side of a dialogue as one."""
+
+    shares_contexts = True
+
+
+def test_a_side_of_a_dialogue_stays_together_where_its_contexts_are_shared() -> None:
+    task = Selection(model=Sharing(), batch_size=10)
+    batches = task.batches(cases())
+    seen: dict[tuple[str, int], set[int]] = {}
+    for number, batch in enumerate(batches):
+        for example in batch.examples:
+            seen.setdefault((example.context.id, example.target.speaker), set()).add(number)
+    assert sum(len(batch.examples) for batch in task.batches(cases())) == len(cases())
+    assert all(len(numbers) == 1 for numbers in seen.values())
+    sizes = [len(batch.examples) for batch in task.batches(cases())]
+    assert sorted(sizes)[1] >= 10  # all but the last one
+    held = [example.id for batch in task.held_out(cases()) for example in batch.examples]
+    assert sorted(held) == sorted(example.id for example in cases())

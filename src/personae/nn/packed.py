@@ -1,7 +1,7 @@
 """Attention over sequences that lie one after another, so that nothing is padded between them.
 
-What is read of a sequence by others is computed once: the queries of a block of replies attend to the keys of their
-context, which is shared, and each to its own reply. The softmax is taken apart: exponentials are multiplied with the
+What is read of a sequence by others is computed once: the queries of a block of replies attend to the keys of a span of
+a context, which is shared, and each to its own reply. The softmax is taken apart: exponentials are multiplied with the
 values and a column of ones in one product, and divided by what that column gives; nothing is subtracted before, but the
 similarities are cut at `MOST`, far above those of a trained model.
 
@@ -49,23 +49,27 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Queries in blocks: where each begins and the last one ends (`starts`), which context it attends to (`contexts`),
-    and which of its own keys each query sees (`sees`, a matrix (L, L) of ones and zeros a block)."""
+class Seen:
+    """What queries attend to. They lie in blocks; `starts` is where each begins and the last one ends. `own` says which
+    keys of its block each query sees, a matrix (L, L) of ones and zeros a block; all, if there is none. `spans` are the
+    first and the last but one of the tokens of other sequences that all queries of a block see besides."""
 
     starts: Sequence[int]
-    contexts: Sequence[int]
-    sees: Sequence[Tensor]
+    own: Sequence[Tensor] | None = None
+    spans: Sequence[tuple[int, int]] | None = None
+
+    def to(self, other: torch.device | torch.dtype) -> Self:
+        """The same on another device, or in another precision."""
+        return self if self.own is None else replace(self, own=[each.to(other) for each in self.own])
 
 
-def pack(tokens: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> Packed:
+def pack(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:
     """Sequences of tokens and of their kinds, one after another; positions count from 0 in each."""
-    starts = [0]
-    for sequence in tokens:
-        starts.append(starts[-1] + len(sequence))
+    tokens, kinds = zip(*sequences, strict=True)
+    starts = [0, *itertools.accumulate(map(len, tokens))]
     empty = (0,) * (upto(starts[-1], ROOM) - starts[-1])
     positions = [range(len(sequence)) for sequence in tokens]
-    rows = (torch.tensor([each for part in (*parts, empty) for each in part]) for parts in (tokens, kinds, positions))
+    rows = (torch.tensor([*itertools.chain(*parts), *empty]) for parts in (tokens, kinds, positions))
     return Packed(next(rows), next(rows), next(rows), tuple(starts))
 
 
@@ -75,51 +79,39 @@ def upto(number: int, step: int) -> int:
 
 
 class Attention(torch.autograd.Function):
-    """`Attention.apply(own, heads, starts, contexts, context_starts, blocks)`: what tokens find, (T, H).
+    """`Attention.apply(own, heads, seen, others)`: what tokens find, (T, H).
 
-    `own` (T, 3H) are their queries, divided by the square root of D, keys and values, of sequences that begin at
-    `starts`. Without `contexts`, each sequence attends to itself. With it, keys and values (T', 3H) of other sequences,
-    which begin at `context_starts`, the `blocks` say which of them each attends to besides.
+    `own` (T, 3H) are their queries, divided by the square root of D, keys and values; `others` (T', 3H) those of the
+    sequences that the spans of `seen` are of, None where it has none.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        own: Tensor,
-        heads: int,
-        starts: Sequence[int],
-        contexts: Tensor | None,
-        context_starts: Sequence[int],
-        blocks: Blocks | None,
-    ) -> Tensor:
+    def forward(ctx: Any, own: Tensor, heads: int, seen: Seen, others: Tensor | None) -> Tensor:
         """See the class."""
-        width = own.shape[1] // 3
-        found = own.new_zeros(len(own), width)
+        found = own.new_zeros(len(own), own.shape[1] // 3)
         sums = []
-        for place, (start, end) in enumerate(itertools.pairwise(starts)):
-            similar, values, _, _ = _exponentials(own, heads, (start, end), place, contexts, context_starts, blocks)
+        for place, (start, end) in enumerate(itertools.pairwise(seen.starts)):
+            similar, values, _, _ = _exponentials(own, heads, seen, place, others)
             both = similar @ values  # (heads, L, D + 1)
             length = end - start
             chosen = found[start:end].view(length, heads, -1)
             chosen.copy_((both[:, :length, :-1] / both[:, :length, -1:]).transpose(0, 1))
             sums.append(both[:, :length, -1:])
-        ctx.arguments = heads, starts, context_starts, blocks, sums
-        ctx.save_for_backward(own, contexts, found)
+        ctx.arguments = heads, seen, sums
+        ctx.save_for_backward(own, others, found)
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The gradients of `own` and `contexts`."""
+        """The gradients of `own` and `others`."""
         (gradient,) = gradients
-        own, contexts, found = ctx.saved_tensors
-        heads, starts, context_starts, blocks, sums = ctx.arguments
+        own, others, found = ctx.saved_tensors
+        heads, seen, sums = ctx.arguments
         of_own = torch.zeros_like(own)
-        of_contexts = None if contexts is None else torch.zeros_like(contexts)
-        for place, (start, end) in enumerate(itertools.pairwise(starts)):
+        of_others = None if others is None else torch.zeros_like(others)
+        for place, (start, end) in enumerate(itertools.pairwise(seen.starts)):
             length = end - start
-            similar, values, queries, keys = _exponentials(
-                own, heads, (start, end), place, contexts, context_starts, blocks
-            )
+            similar, values, queries, keys = _exponentials(own, heads, seen, place, others)
             share = gradient[start:end].view(length, heads, -1) / sums[place].transpose(0, 1)
             back = own.new_zeros(heads, queries.shape[1], values.shape[2])
             back[:, :length, :-1].copy_(share.transpose(0, 1))
@@ -128,43 +120,36 @@ class Attention(torch.autograd.Function):
             similar = (back @ values.transpose(1, 2)).mul_(similar)
             of_keys = (similar.transpose(1, 2) @ queries).transpose(0, 1)
             first = 0
-            if contexts is not None and of_contexts is not None and blocks is not None:
-                number = blocks.contexts[place]
-                there = slice(context_starts[number], context_starts[number + 1])
+            if of_others is not None:
+                there = slice(*seen.spans[place])
                 first = there.stop - there.start
-                of_context = of_contexts[there].view(first, 3, heads, -1)
+                of_context = of_others[there].view(first, 3, heads, -1)
                 of_context[:, 1] += of_keys[:first]
                 of_context[:, 2] += of_values[:first]
             parts = of_own[start:end].view(length, 3, heads, -1)
             parts[:, 0].copy_((similar @ keys)[:, :length].transpose(0, 1))
             parts[:, 1].copy_(of_keys[first : first + length])
             parts[:, 2].copy_(of_values[first : first + length])
-        return of_own, None, None, of_contexts, None, None
+        return of_own, None, None, of_others
 
 
 def _exponentials(
-    own: Tensor,
-    heads: int,
-    span: tuple[int, int],
-    place: int,
-    contexts: Tensor | None,
-    context_starts: Sequence[int],
-    blocks: Blocks | None,
+    own: Tensor, heads: int, seen: Seen, place: int, others: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the queries of one sequence, the exponentials of their similarities (heads, L, C + L), and the values with a
+    """Of the queries of one block, the exponentials of their similarities (heads, L, C + L), and the values with a
     column of ones, the queries and the keys, each filled up with zeros."""
-    start, end = span
+    start, end = seen.starts[place : place + 2]
     width = own.shape[1] // 3
     queries = _filled(own[start:end, :width], heads, ROWS)
     read, before = own[start:end, width:], 0
-    if contexts is not None and blocks is not None:
-        number = blocks.contexts[place]
-        before = context_starts[number + 1] - context_starts[number]
-        read = torch.cat([contexts[context_starts[number] : context_starts[number + 1], width:], read])
+    if others is not None and seen.spans is not None:
+        there = slice(*seen.spans[place])
+        before = there.stop - there.start
+        read = torch.cat([others[there, width:], read])
     keys = _filled(read[:, :width], heads, COLUMNS)
     similar = (queries @ keys.transpose(1, 2)).clamp_(max=MOST).exp_()
-    if blocks is not None:
-        similar[:, : end - start, before : before + end - start].mul_(blocks.sees[place])
+    if seen.own is not None:
+        similar[:, : end - start, before : before + end - start].mul_(seen.own[place])
     return similar, _filled(read[:, width:], heads, COLUMNS, ones=1), queries, keys
 
 

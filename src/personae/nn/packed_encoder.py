@@ -10,7 +10,6 @@ Letters: S sequences, T tokens of all of them, H hidden units.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from personae.nn.cross_encoder import CrossEncoder, told_apart
-from personae.nn.packed import Attention, Blocks, Packed
+from personae.nn.packed import Attention, Packed, Seen
 
 
 class PackedEncoder(CrossEncoder):
@@ -30,31 +29,24 @@ class PackedEncoder(CrossEncoder):
         self._cast: tuple[Any, list[tuple[Tensor, ...]]] = None, []
 
     def encode(
-        self,
-        packed: Packed,
-        contexts: Sequence[Tensor] = (),
-        context_starts: Sequence[int] = (),
-        blocks: Blocks | None = None,
+        self, packed: Packed, seen: Seen | None = None, others: Sequence[Tensor] = ()
     ) -> tuple[list[Tensor], Tensor]:
-        """The queries, keys and values of each layer (T, 3H), and the states of the last (T, H). With `blocks`, these
-        attend to `contexts` too, of which `encode` has given queries, keys and values before, and which begin at
-        `context_starts`."""
+        """The queries, keys and values of each layer (T, 3H), and the states of the last (T, H). Each sequence attends
+        to itself, unless `seen` says otherwise; where that has spans, they are of what `encode` has given as queries,
+        keys and values of `others` before."""
         distinct, tokens = told_apart(packed.tokens)
         device = packed.tokens.device.type
         half = torch.bfloat16 if torch.is_autocast_enabled(device) else None
         heads = self.backbone.config.num_attention_heads
-        starts = packed.starts if blocks is None else blocks.starts
         found = []
         with torch.autocast(device, enabled=False):
             states = self.embed(distinct)(tokens, 2 * packed.kinds, packed.positions)  # (T, H)
             states = states.to(half or states.dtype)
-            if blocks is not None:
-                blocks = replace(blocks, sees=[each.to(states.dtype) for each in blocks.sees])
+            seen = Seen(packed.starts) if seen is None else seen.to(states.dtype)
             for number, (project, bias, *rest) in enumerate(self._layers(states.dtype)):
                 own = F.linear(states, project, bias)  # (T, 3H)
                 found.append(own)
-                read = contexts[number] if blocks is not None else None
-                attended: Tensor = Attention.apply(own, heads, starts, read, context_starts, blocks)  # type: ignore[no-untyped-call]
+                attended: Tensor = Attention.apply(own, heads, seen, others[number] if others else None)  # type: ignore[no-untyped-call]
                 states = _after(attended, states, self.backbone.config.layer_norm_eps, *rest)
         return found, states
 

@@ -77,19 +77,37 @@ class Batches:
 
 
 def bucketed(
-    examples: Sequence[Example], size: Callable[[Example], int], *, batch_size: int, seed: str, span: int = 64
+    units: Sequence[Sequence[Example]],
+    size: Callable[[Example], int],
+    *,
+    batch_size: int,
+    seed: str,
+    span: int = 64,
 ) -> list[list[Example]]:
     """Shuffled batches of examples that are alike in `size`: sorted within each `span` batches of the shuffled order,
-    so that little is padded and the order stays random."""
+    so that little is padded and the order stays random. A batch is closed when it has `batch_size` examples or more;
+    those of a unit stay together, and the size of its last one counts."""
     order = random.Random(seed)
-    shuffled = order.sample(examples, len(examples))
-    chunk = span * batch_size
-    batches = []
-    for start in range(0, len(shuffled), chunk):
-        alike = sorted(shuffled[start : start + chunk], key=size)
-        batches += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+    shuffled = order.sample(units, len(units))
+    batches: list[list[Example]] = []
+    for chunk in _filled(shuffled, span * batch_size):
+        alike = sorted(chunk, key=lambda unit: size(unit[-1]))
+        batches += [[example for unit in batch for example in unit] for batch in _filled(alike, batch_size)]
     order.shuffle(batches)
     return batches
+
+
+def _filled(units: Sequence[Sequence[Example]], room: int) -> list[list[Sequence[Example]]]:
+    """The units in parts that have so many examples or just more, but for the last."""
+    parts: list[list[Sequence[Example]]] = []
+    left = 0
+    for unit in units:
+        if left <= 0:
+            parts.append([])
+            left = room
+        parts[-1].append(unit)
+        left -= len(unit)
+    return parts
 
 
 class Task(lightning.LightningModule):

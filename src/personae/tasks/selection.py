@@ -33,7 +33,8 @@ class Scorer(Model, Protocol):
 
 
 class Selector(Scorer, Protocol):
-    """A scorer that is trained."""
+    """A scorer that is trained. Where it `shares_contexts`, it reads the contexts of one side of a dialogue as one,
+    and is given them in one batch."""
 
     def size(self, example: Example) -> int:
         """How much work an example is: batches are made of examples that are alike."""
@@ -105,12 +106,18 @@ class Selection(Task):
         """Training batches, bucketed by size, with candidates. InputError where no batch has any."""
         self.negatives.start(examples)
         sizes = {id(example): self.model.size(example) for example in examples}
+        units: dict[Any, list[Example]] = {}
+        for place, example in enumerate(examples):
+            side = example.context.id, example.target.speaker
+            units.setdefault(side if self._sharing() else place, []).append(example)
 
         @lru_cache(maxsize=1)
         def plan(epoch: int) -> list[list[Example]]:
             seed = f"{self.seed}/{epoch}"
             drawn = random.Random(seed)
-            batches = bucketed(examples, lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed)
+            batches = bucketed(
+                list(units.values()), lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed
+            )
             return [filled for batch in batches if (filled := self.negatives.fill(batch, epoch=epoch, drawn=drawn))]
 
         if not plan(0):
@@ -119,6 +126,10 @@ class Selection(Task):
                 "reply in any batch; give more, or other negatives"
             )
         return Batches(plan, self.model.collate, rank=rank, processes=processes)
+
+    def _sharing(self) -> bool:
+        """Whether the model reads the contexts of one side of a dialogue as one."""
+        return getattr(self.model, "shares_contexts", False)
 
     def loss(self, batch: Batch) -> Tensor:
         """What the objective makes of the model's scores."""
@@ -130,9 +141,11 @@ class Selection(Task):
             self.model.remember(examples)
 
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
-        """Batches of like size, made when they are asked for; in a random order, so that the first of them are a
-        sample of all. One has 32 cases of 20 candidates, fewer of more, so that memory does not grow with these."""
-        ordered = sorted(examples, key=self.model.size) if hasattr(self.model, "size") else list(examples)
+        """Batches of like size, or of one dialogue after another, made when they are asked for; in a random order, so
+        that the first of them are a sample of all. One has 32 cases of 20 candidates, fewer of more, so that memory
+        does not grow with these."""
+        sized = hasattr(self.model, "size") and not self._sharing()
+        ordered = sorted(examples, key=self.model.size) if sized else list(examples)
         batches: list[list[Example]] = []
         most = 0
         for example in ordered:
