@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from personae import corpora, options
+from personae import corpora, exports, options
 from personae.types import InputError, Whose
 
 
@@ -295,20 +295,6 @@ def reproduce(
     (console.as_json if json else console.reproduction)({"rows": result["rows"]})
 
 
-def record(runs: Path, *, out: Path) -> None:
-    """Write down what finished runs reached, without their weights: small enough to be sent, or kept with the code.
-
-    Args:
-        runs: the folder that holds the run folders.
-        out: a folder for a record of each: recipe, environment, metrics, and where each true reply was ranked. Records
-            of other runs that are there stay. The paths of files are as in the recipe.
-    """
-    from personae import shelf
-
-    names = shelf.record(runs, out)
-    print(f"written to {out}: {', '.join(names)}")
-
-
 ABOUT = {
     "personae": "Personalized dialogue: choose the reply that fits the person, and measure it.",
     "data": "Look at corpora.",
@@ -324,8 +310,9 @@ COMMANDS: dict[str, Any] = {
     "models": models,
     "recipe": recipe,
     "reproduce": reproduce,
-    "record": record,
+    "record": exports.record,
     "calibrate": calibrate,
+    "export": exports.export,
 }
 
 
