@@ -145,7 +145,7 @@ def test_what_there_is_no_room_for(build: Build, case: Callable[..., Example]) -
 def test_training_reads_the_replies_that_it_likes(
     build: Build, cases: Sequence[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build("persona_reranker", crossed=3, hard=1)
+    model = build("persona_reranker", crossed=3, hard=1, among=1.0)
     batch = model.collate(cases)
     chosen = []
     read = model._read
@@ -162,6 +162,14 @@ def test_training_reads_the_replies_that_it_likes(
         assert picked[2] in candidates
 
 
+def test_where_none_are_crossed_the_bi_encoder_learns_alone(build: Build, cases: Sequence[Example]) -> None:
+    model = build("persona_reranker", crossed=0)
+    batch = model.collate(cases)
+    loss = model.loss(batch)
+    wanted = F.cross_entropy(model._apart(batch, model._contexts(batch)[1]), batch.target)
+    torch.testing.assert_close(loss, wanted)
+
+
 def test_words_stay_as_they_were(model: Any, cases: Sequence[Example]) -> None:
     assert not model.encoder.backbone.embeddings.word_embeddings.weight.requires_grad
 
@@ -172,6 +180,7 @@ def test_words_stay_as_they_were(model: Any, cases: Sequence[Example]) -> None:
         ({"line_tokens": 0}, "line_tokens: 0 is not at least 1"),
         ({"longest": 100}, "longest: 100 is less than four times a line or an utterance"),
         ({"reply_tokens": 0}, "reply_tokens: 0 is not at least 1"),
+        ({"among": 0.0}, "among: 0.0 is not above 0 and at most 1"),
         ({"hard": 8}, r"crossed \(8\) must be more than hard \(8\)"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from personae.metrics.calibration import Calibration
+from personae.tasks.averaging import Average
 from personae.tasks.optimization import Optimization
 from personae.types import Dialogue, Example, InputError, Row
 
@@ -114,14 +115,15 @@ class Task(lightning.LightningModule):
     """Trains `model`.
 
     `steps` is how many there will be, infinite where that is not known before. Every batch draws from a generator
-    seeded by `seed` and the batch's number, so that a resumed run draws the same. `calibration` makes probabilities of
+    seeded by `seed` and the batch's number, so that a resumed run draws the same. What is measured and kept is the mean
+    of the weights over the steps, where `average` says so (`Average`). `calibration` makes probabilities of
     the scores of a model that is trained and calibrated.
     """
 
     monitor: str
     """The metric on "dev" that selects the best checkpoint; more is better."""
 
-    def __init__(self, *, model: Model, batch_size: int, optimization: Optimization) -> None:
+    def __init__(self, *, model: Model, batch_size: int, optimization: Optimization, average: float = 0.0) -> None:
         super().__init__()
         self.model: Any = model  # a module too, with what its kind of task asks of it
         self.batch_size, self.optimization = batch_size, optimization
@@ -129,6 +131,7 @@ class Task(lightning.LightningModule):
         self.steps = float("inf")
         self.rows: list[Row] = []
         self.calibration: Calibration | None = None
+        self.average = Average(average) if average else None
 
     @abstractmethod
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
@@ -162,7 +165,9 @@ class Task(lightning.LightningModule):
         return self.optimization.start(self.parameters(), steps=self.steps)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds what is drawn for the batch."""
+        """Seeds what is drawn for the batch, and takes the weights into their mean."""
+        if self.average is not None:
+            self.average.update(self._trained(), step=self.global_step)
         torch.manual_seed((self.seed << 32) + batch.number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -170,6 +175,35 @@ class Task(lightning.LightningModule):
         loss = self.loss(batch)
         self.log("loss", loss, prog_bar=True, batch_size=len(batch.examples))
         return loss
+
+    def on_validation_start(self) -> None:
+        """Puts the mean of the weights in their place."""
+        if self.average is not None:
+            self.average.update(self._trained(), step=self.global_step)
+            self.average.swap(self._trained())
+
+    def on_validation_end(self) -> None:
+        """Puts the weights back."""
+        if self.average is not None:
+            self.average.swap(self._trained())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the mean of the weights."""
+        if self.average is not None:
+            checkpoint["average"] = self.average.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the mean of the weights."""
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint["average"])
+
+    def on_train_start(self) -> None:
+        """Puts the weights in their place where what was loaded has the mean there."""
+        if self.average is not None and self.average.swapped:
+            self.average.swap(self._trained())
+
+    def _trained(self) -> list[Tensor]:
+        return [weight for weight in self.model.parameters() if weight.requires_grad]
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the rows of the last validation. InputError where the loss is no number any more."""

@@ -14,6 +14,7 @@ from personae.nn.objective import Objective
 from personae.tasks.base import Batch, Batches, Model, Task, bucketed
 from personae.tasks.negatives import Drawn, Negatives
 from personae.tasks.optimization import Optimization
+from personae.tasks.variation import Variation
 from personae.types import Dialogue, Example, InputError, Row
 
 SCORED = 640
@@ -81,7 +82,9 @@ class Parts:
 
 class Selection(Task):
     """Trains a selector: `negatives` says which wrong replies the true one is told apart from (`Drawn` if None),
-    `objective` how. The defaults are the persona-fusion paper's (section 5.3)."""
+    `objective` how, `variation` how personas are told (as they are, if None). `average` is the decay of
+    a mean of the weights, which is measured and kept in their place; 0 for none. The defaults are the persona-fusion
+    paper's (section 5.3)."""
 
     def __init__(
         self,
@@ -89,13 +92,16 @@ class Selection(Task):
         model: Scorer,
         batch_size: int = 16,
         negatives: Negatives | None = None,
+        variation: Variation | None = None,
         objective: Objective = Objective(),  # noqa: B008 - frozen
         optimization: Optimization = Optimization(),  # noqa: B008 - frozen
+        average: float = 0.0,
     ) -> None:
-        super().__init__(model=model, batch_size=batch_size, optimization=optimization)
+        super().__init__(model=model, batch_size=batch_size, optimization=optimization, average=average)
         if batch_size < 1:
             raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         self.negatives, self.objective = negatives or Drawn(), objective
+        self.variation = variation
         self.monitor = "mrr"
 
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
@@ -105,11 +111,11 @@ class Selection(Task):
     def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
         """Training batches, bucketed by size, with candidates. InputError where no batch has any."""
         self.negatives.start(examples)
-        sizes = {id(example): self.model.size(example) for example in examples}
         units: dict[Any, list[Example]] = {}
         for place, example in enumerate(examples):
             side = example.context.id, example.target.speaker
             units.setdefault(side if self._sharing() else place, []).append(example)
+        sizes = {id(unit[-1]): self.model.size(unit[-1]) for unit in units.values()}
 
         @lru_cache(maxsize=1)
         def plan(epoch: int) -> list[list[Example]]:
@@ -118,6 +124,8 @@ class Selection(Task):
             batches = bucketed(
                 list(units.values()), lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed
             )
+            if self.variation is not None:
+                batches = [self.variation.apply(batch, seed=seed) for batch in batches]
             return [filled for batch in batches if (filled := self.negatives.fill(batch, epoch=epoch, drawn=drawn))]
 
         if not plan(0):

@@ -38,6 +38,9 @@ MOST = 512
 """So many tokens may the replies of a block have, if they are more than one."""
 
 
+FAR = 1e4
+"""More than any two logits differ by."""
+
 MOST_WEIGHT = 20.0
 """The logarithm of a token's weight in the mean of a context is at most so large."""
 
@@ -76,7 +79,8 @@ class PersonaReranker(nn.Module):
     utterance and reply; of a context, `longest`, at most half of them of personas. Where there is no room for an
     utterance, the oldest are left out until what stays fills half of the room. In training, each reply is told apart by
     the bi-encoder from all candidates, and by the reader from `crossed` of them: the `hard` ones that the bi-encoder
-    likes best, and others by chance. Of the features of an embedded token, so many are left out (`dropout`).
+    likes best of a share `among` all, and others by chance. Where none are crossed, the bi-encoder learns alone. Of the
+    features of an embedded token, so many are left out (`dropout`).
     """
 
     scale = "logit"
@@ -93,6 +97,7 @@ class PersonaReranker(nn.Module):
         longest: int = 384,
         crossed: int = 8,
         hard: int = 5,
+        among: float = 0.3,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -104,12 +109,14 @@ class PersonaReranker(nn.Module):
             raise InputError(
                 f"task.model.longest: {longest} is less than four times a line or an utterance with its end"
             )
-        if not 1 <= hard < crossed:
+        if crossed and not 1 <= hard < crossed:
             raise InputError(f"task.model: crossed ({crossed}) must be more than hard ({hard}), and that at least 1")
+        if not 0 < among <= 1:
+            raise InputError(f"task.model.among: {among} is not above 0 and at most 1")
         self.persona: Whose = persona
         self.utterance_tokens, self.line_tokens = utterance_tokens, line_tokens
         self.reply_tokens, self.longest = reply_tokens, longest
-        self.crossed, self.hard = crossed, hard
+        self.crossed, self.hard, self.among = crossed, hard, among
         self.encoder = PackedEncoder(backbone, longest=longest + reply_tokens + 2, dropout=dropout, subtypes=5)
         nn.init.zeros_(self.encoder.subtypes.weight)  # type: ignore[union-attr]
         self.encoder.backbone.embeddings.word_embeddings.requires_grad_(False)
@@ -196,7 +203,10 @@ class PersonaReranker(nn.Module):
         candidates, the true reply first."""
         known, vectors = self._contexts(batch)
         apart = self._apart(batch, vectors)
-        liked = apart.detach().scatter(1, batch.target[:, None], torch.inf)
+        if not self.crossed:
+            return objective(apart, batch.target)
+        liked = apart.detach() - FAR * (torch.rand_like(apart) > self.among)
+        liked = liked.scatter(1, batch.target[:, None], torch.inf)
         hardest = liked.topk(min(1 + self.hard, liked.shape[1]), 1).indices
         first = torch.arange(hardest.shape[1], 0, -1, dtype=liked.dtype, device=liked.device).expand_as(hardest) + 1
         order = torch.rand_like(liked).masked_fill(liked == -torch.inf, -1).scatter(1, hardest, first)
