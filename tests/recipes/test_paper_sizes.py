@@ -99,7 +99,8 @@ STATED: dict[str, dict[str, Any]] = {
         "task.optimization.learning_rate": 0.0001,
     },
     **{f"bert-personachat-{fusion}-gpu": BERT for fusion in FUSIONS},
-    "persona_reranker-personachat-gpu": {"task.batch_size": 128},
+    "persona_reranker-personachat-gpu": {"task.batch_size": 256},
+    "persona_reranker-spc-gpu": {"task.batch_size": 512},
     "p5-personachat-gpu": {  # two lines, a question, a softmax over the candidates; as long as BERT can read
         "task.model.backbone": "google-bert/bert-base-uncased",
         "task.model.top": 2,
@@ -127,7 +128,7 @@ def resolved(recipe: str) -> dict[str, Any]:
 
 
 def test_every_recipe_for_a_gpu_has_its_sizes_below() -> None:
-    assert len(STATED) == 27
+    assert len(STATED) == 28
     assert {f"selection/{name}" for name in STATED} == {name for name in recipes.shipped() if name.endswith("-gpu")}
 
 
@@ -180,6 +181,7 @@ UNPUBLISHED = {
     "ft_pc-spc",
     "p5-personachat",
     "persona_reranker-personachat",
+    "persona_reranker-spc",
     "imn-personachat-with-hre-ra",
     "imn-toy-ra",
 }

@@ -164,6 +164,16 @@ class Task(lightning.LightningModule):
         """As `optimization` says."""
         return self.optimization.start(self.parameters(), steps=self.steps)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Scales the gradients down to the norm that the trainer says; Lightning refuses to where Adam is fused."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds what is drawn for the batch, and takes the weights into their mean."""
         if self.average is not None:
