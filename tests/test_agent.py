@@ -120,6 +120,18 @@ def test_the_line_that_weighed_most_is_one_that_was_read(build: Callable[..., An
     assert any(reply.fact for reply in ranked)
 
 
+@pytest.mark.parametrize("name", ["hre", "tfidf"])
+def test_what_the_persona_moved(build: Callable[..., Any], name: str) -> None:
+    agent = Agent(Selection(model=build(name))) if name == "hre" else Agent.load(name)
+    told = agent.rank(**GIVEN, persona=PERSONA, explain=1)
+    untold = {one.text: one.score for one in agent.rank(**GIVEN)}
+    assert {one.moved for one in agent.rank(**GIVEN, persona=PERSONA)} == {None}
+    scores = torch.tensor([[one.score, untold[one.text]] for one in told])
+    shares = scores.log_softmax(0) if agent.scale == "logit" else scores
+    assert [one.moved for one in told] == pytest.approx((shares[:, 0] - shares[:, 1]).tolist(), abs=1e-6)
+    assert any(one.moved for one in told)
+
+
 PERSONA = ["i like my cat", "a dog sings", "birds"]
 PARTNER = ["two small brothers swim near the river", "my cat"]
 GIVEN: dict[str, Any] = {

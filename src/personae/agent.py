@@ -77,8 +77,8 @@ class Agent:
         `persona` holds the lines about the one who replies, `partner` those about the other speaker, `context` what was
         said so far in turn, the partner's utterance last. What the model does not read is left out, with a
         warning. For the first `explain` candidates, `fact` is the line of `persona` that weighed most: the one
-        without which the score falls most. InputError where there is no candidate, a text is empty, or a score is not
-        finite.
+        without which the score falls most, and all are told what the persona `moved` them by. InputError where there
+        is no candidate, a text is empty, or a score is not finite.
         """
         if explain < 0:
             raise InputError(f"explain: {explain} is less than 0; say of how many candidates to name the line")
@@ -87,7 +87,8 @@ class Agent:
         ranked = self._in_order(example, scores)
         places = [one.index for one in ranked[:explain]]
         facts = map(_weightiest, self._effects(example, scores, places, ("self",)) if explain else [])
-        return [replace(one, fact=fact) for one, fact in zip_longest(ranked, facts)]
+        moved = self._moved(example, scores) if explain else [None] * len(scores)
+        return [replace(one, fact=fact, moved=moved[one.index]) for one, fact in zip_longest(ranked, facts)]
 
     def none_fits(self, ranked: Sequence[Ranked]) -> float | None:
         """The probability that none of the candidates fits, all of which were `ranked`; None where the model is not
@@ -262,6 +263,14 @@ class Agent:
                 scores = self.task.scores(batch.examples, batch.inputs.to(self.task.device))
                 found.update(zip(map(id, batch.examples), scores, strict=True))
         return [found[id(example)] for example in examples]
+
+    def _moved(self, example: Example, scores: list[float]) -> list[float]:
+        """What each candidate gains by the persona of the one who replies."""
+        without = self._scores(_with_persona(example, "self", ()))
+        pairs = zip(
+            self._log_shares(example, scores) or scores, self._log_shares(example, without) or without, strict=True
+        )
+        return [one - other for one, other in pairs]
 
     def _effects(
         self, example: Example, scores: Sequence[float], places: Sequence[int], owners: Sequence[Owner] = OWNERS

@@ -51,14 +51,20 @@ def metrics(result: dict[str, Any]) -> None:
 def ranking(ranked: Sequence[Ranked], scale: str, *, facts: bool) -> None:
     """Prints candidates, best first, with what they have of scores, probabilities and, where asked for, `facts`."""
     likely = bool(ranked) and ranked[0].probability is not None
-    columns = ("rank", scale, *(["probability"] if likely else []), "reply", *(["weighed most"] if facts else []))
+    columns = (
+        "rank",
+        scale,
+        *(["probability"] if likely else []),
+        "reply",
+        *(["persona moved it", "weighed most"] if facts else []),
+    )
     rows = [
         (
             str(place),
             f"{one.score:.3f}",
             *([f"{one.probability:.3f}"] if one.probability is not None else []),
             one.text,
-            *([one.fact or "-"] if facts else []),
+            *([f"{one.moved or 0.0:+.2f}", one.fact or "-"] if facts else []),
         )
         for place, one in enumerate(ranked, 1)
     ]

@@ -102,13 +102,16 @@ class Ranked:
     """A candidate in its place: `index` in the list that was given, `score` as the model means it, `fact`, the persona
     line without which the score falls most (None where no line supports it or none was asked for), and `probability`,
     that it is the right one (None where the model is not calibrated). What these lack to one is the probability that
-    none of the candidates fits."""
+    none of the candidates fits. `moved` is what the persona did to it: what its similarity, or the logarithm of the
+    share that a softmax over the candidates gives its logit, gained over that without any line of the persona (None
+    where this was not asked for)."""
 
     text: str
     score: float
     index: int
     fact: str | None = None
     probability: float | None = None
+    moved: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
