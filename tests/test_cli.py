@@ -161,7 +161,9 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert "".join(model["paper"].split()) in printed
         assert set(model["recipes"]) <= {line.strip().partition(",")[0] for line in lines}
     assert main(["models", "--shipped"]) == 0
-    assert capsys.readouterr().out == "no trained weights come with this version\n"
+    printed = capsys.readouterr().out
+    assert "    persona-reranker, comes with its weights\n" in printed
+    assert "tfidf" not in printed
 
 
 def test_a_recipe_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def test_the_pages() -> None:
     assert [page.relative_to(ROOT).as_posix() for page in PAGES] == [
         *("CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
         *("docs/data.md", "docs/explain.md", "docs/index.md", "docs/metrics.md", "docs/models.md"),
-        *("docs/recipes.md", "docs/reproduce.md", "docs/results.md", "docs/tutorial.md"),
+        *("docs/recipes.md", "docs/reproduce.md", "docs/reranker.md", "docs/results.md", "docs/tutorial.md"),
         "benchmarks/README.md",
     ]
 

@@ -115,11 +115,11 @@ def reproduction(result: dict[str, Any]) -> None:
 def models(found: Sequence[dict[str, Any]]) -> None:
     """Prints the models: what each does, its paper, and its recipes with what these reached. Lines are as long as they
     must be, so that a terminal breaks them, and a name can be copied."""
-    if not found:
-        print("no trained weights come with this version")
     for model in found:
         needs = {} if model["trained"] else {model["name"]: "needs no training"}
         print(f"{model['name']}\n  {model['summary']}\n  {model['paper']}")
+        if model["shipped"]:
+            print(f"    {model['name'].replace('_', '-')}, comes with its weights")
         for name in needs or model["recipes"]:
             about = model["results"].get(name)
             reached = [] if about is None else [_reached(about)]
