@@ -267,9 +267,7 @@ class Agent:
     def _moved(self, example: Example, scores: list[float]) -> list[float]:
         """What each candidate gains by the persona of the one who replies."""
         without = self._scores(_with_persona(example, "self", ()))
-        pairs = zip(
-            self._log_shares(example, scores) or scores, self._log_shares(example, without) or without, strict=True
-        )
+        pairs = zip(self._comparable(example, scores), self._comparable(example, without), strict=True)
         return [one - other for one, other in pairs]
 
     def _effects(
@@ -282,7 +280,7 @@ class Agent:
         among = tuple(example.target.candidates[place] for place in company)
         example = replace(example, target=replace(example.target, candidates=among))
         scores = [scores[place] for place in company]
-        whole = self._log_shares(example, scores) or scores
+        whole = self._comparable(example, scores)
         effects: list[list[Effect]] = [[] for _ in places]
         sequences = self._sequences(example)
         for whose in owners:
@@ -292,8 +290,7 @@ class Agent:
                 if sequences is not None and sequences == self._sequences(less):
                     changes: list[float | None] = [None] * len(places)
                 else:
-                    left = self._scores(less)
-                    left = self._log_shares(example, left) or left
+                    left = self._comparable(example, self._scores(less))
                     changes = [left[place] - whole[place] for place in range(len(places))]
                 for found, change in zip(effects, changes, strict=True):
                     found.append(Effect(whose, line, change))
@@ -303,6 +300,10 @@ class Agent:
         """What the model reads of a case; None where it does not say."""
         model = self.task.model
         return model.sequences([example]) if hasattr(model, "sequences") else None
+
+    def _comparable(self, example: Example, scores: list[float]) -> list[float]:
+        """The scores as what can be compared between personas."""
+        return self._log_shares(example, scores) or scores
 
     def _log_shares(self, example: Example, scores: Sequence[float]) -> list[float]:
         """What can be compared between personas where a score cannot: a logit means something beside those of other

@@ -112,9 +112,10 @@ class Selection(Task):
         """Training batches, bucketed by size, with candidates. InputError where no batch has any."""
         self.negatives.start(examples)
         units: dict[Any, list[Example]] = {}
+        sharing = self._sharing()
         for place, example in enumerate(examples):
             side = example.context.id, example.target.speaker
-            units.setdefault(side if self._sharing() else place, []).append(example)
+            units.setdefault(side if sharing else place, []).append(example)
         sizes = {id(unit[-1]): self.model.size(unit[-1]) for unit in units.values()}
 
         @lru_cache(maxsize=1)
