@@ -2,43 +2,56 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from personae.types import InputError, check
 
-Form = Literal["small"]
+Form = Literal["small", "transformers", "sentence-transformers", "onnx"]
 
 
-def export(run: Path, *, to: Form, out: Path) -> None:
-    """Write a trained model in a form in which it is passed on.
+def export(model: str, *, to: Form, out: Path) -> None:
+    """Write a trained model in a form in which it is passed on, or which other libraries read.
 
     Args:
-        run: the run folder of a trained model.
+        model: a run folder, or a model that comes with the package, by name.
         to: small is a run folder whose weights have eight bits, without those that were not trained, of a backbone that
-            has a package or a name.
+            has a package or a name. The others are for the persona reranker alone; transformers and
+            sentence-transformers read the folder that is named after them, and one for onnx has a graph for ONNX
+            Runtime, as it is and with eight bits. The README.md in it says how.
         out: the folder that is written; it must be empty or missing.
     """
-    from personae import recipes, results, weights
+    from personae import catalogue, lend
     from personae import run as runs
 
     check("--to", to, Form)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: is not an empty folder; name another")
-    task = runs.load(str(run))
-    backbone = recipes.read(str(run / "recipe.yaml"))["task"]["init_args"]["model"]["init_args"].get("backbone")
-    kept = {name for name, weight in task.model.named_parameters() if not weight.requires_grad}
+    loaded = runs.load(model).model
+    if to == "small":
+        _small(catalogue.shipped().get(model, Path(model)), loaded, out)
+    else:
+        lend.write(loaded, out, name=model, graph=to == "onnx")
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    print(f"written to {out}: {size / 1e6:.1f} MB")
+
+
+def _small(folder: Path, model: Any, out: Path) -> None:
+    """A run folder with the weights of its model in eight bits."""
+    from personae import recipes, results, weights
+    from personae import run as runs
+
+    backbone = recipes.read(str(folder / "recipe.yaml"))["task"]["init_args"]["model"]["init_args"].get("backbone")
+    kept = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     if kept and backbone is not None and Path(backbone).exists():
         raise InputError(
-            f"{run}: needs the weights of its backbone, {backbone}, which only this machine has; train from a name"
+            f"{folder}: needs the weights of its backbone, {backbone}, which only this machine has; train from a name"
         )
     out.mkdir(parents=True, exist_ok=True)
     for name in ("recipe.yaml", "config.json"):
-        shutil.copyfile(run / name, out / name)
-    if not kept and (run / runs.BACKBONE).is_dir():
-        shutil.copytree(run / runs.BACKBONE, out / runs.BACKBONE)
-    weights.write(task.model, out / results.WEIGHTS, small=True)
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"written to {out}: {size / 1e6:.1f} MB")
+        shutil.copyfile(folder / name, out / name)
+    if not kept and (folder / runs.BACKBONE).is_dir():
+        shutil.copytree(folder / runs.BACKBONE, out / runs.BACKBONE)
+    weights.write(model, out / results.WEIGHTS, small=True)
 
 
 def record(runs: Path, *, out: Path) -> None:

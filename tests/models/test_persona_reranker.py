@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personae.models.selection import persona_reranker
 from personae.models.selection.persona_reranker import OWN_TURN, PARTNER, PARTNER_TURN, SELF
+from personae.nn import packed_cases
 from personae.types import Example, InputError
 
 Build = Callable[..., Any]
@@ -88,7 +88,7 @@ def test_blocks_of_replies_change_nothing(
     batch = model.collate(cases)
     with torch.no_grad():
         whole = model.score(batch)
-        monkeypatch.setattr(persona_reranker, "MOST", 10)
+        monkeypatch.setattr(packed_cases, "MOST", 10)
         torch.testing.assert_close(model.score(batch), whole)
 
 

@@ -15,10 +15,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-ROOM = 256
-"""The tokens of all sequences together are filled up to a multiple of it. Each new shape of a matrix product costs a
-processor two thousandths of a second, more than the product does."""
+ROOM, MANY = 64, 1024
+"""The tokens of all sequences together are filled up to a multiple of the first, where they are more than the second
+to one four times as large. Each new shape of a matrix product costs a processor two thousandths of a second, more than
+the product does."""
 
 ROWS, COLUMNS = 32, 64
 """The queries and the keys of a sequence are filled up to multiples of these, for the same reason."""
@@ -47,6 +49,18 @@ class Packed:
         starts = torch.tensor(self.starts, device=self.tokens.device)
         return starts[1:] - starts[:-1]
 
+    def chosen(self, numbers: Tensor, behind: Tensor | None = None) -> tuple[Self, Tensor]:
+        """The sequences with these numbers (S,), one after another, their positions so much higher (S,), and of each
+        token, in which of them it is."""
+        lengths = self.lengths()[numbers]
+        ends = lengths.cumsum(0)
+        owners = torch.repeat_interleave(lengths)  # (T,)
+        within = torch.arange(len(owners), device=owners.device) - (ends - lengths)[owners]
+        fill = (0, upto(len(owners)) - len(owners))
+        source = F.pad(torch.tensor(self.starts, device=owners.device)[numbers][owners] + within, fill)
+        positions = F.pad(within if behind is None else within + behind[owners], fill)
+        return type(self)(self.tokens[source], self.kinds[source], positions, (0, *ends.tolist())), owners
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -67,14 +81,15 @@ def pack(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:
     """Sequences of tokens and of their kinds, one after another; positions count from 0 in each."""
     tokens, kinds = zip(*sequences, strict=True)
     starts = [0, *itertools.accumulate(map(len, tokens))]
-    empty = (0,) * (upto(starts[-1], ROOM) - starts[-1])
+    empty = (0,) * (upto(starts[-1]) - starts[-1])
     positions = [range(len(sequence)) for sequence in tokens]
     rows = (torch.tensor([*itertools.chain(*parts), *empty]) for parts in (tokens, kinds, positions))
     return Packed(next(rows), next(rows), next(rows), tuple(starts))
 
 
-def upto(number: int, step: int) -> int:
-    """The next multiple of `step`."""
+def upto(number: int, step: int = 0) -> int:
+    """The next multiple of `step`; of `ROOM` or four times that, if it is 0."""
+    step = step or (ROOM if number <= MANY else 4 * ROOM)
     return -(-number // step) * step
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.cross_encoder import CrossEncoder, told_apart
@@ -21,7 +21,8 @@ from personae.nn.packed import Attention, Packed, Seen
 
 
 class PackedEncoder(CrossEncoder):
-    """Of a cross-encoder's backbone, which loses its pooler. Kinds are of `subtypes`, and all of the first segment."""
+    """Of a cross-encoder's backbone, which loses its pooler. Kinds are of `subtypes`, and all of the first segment. In
+    training, features are left out where BERT leaves them out (`dropout`), but for the shares of attention."""
 
     def __init__(self, source: str | None, *, longest: int, dropout: float, subtypes: int) -> None:
         super().__init__(source, longest=longest, dropout=dropout, subtypes=subtypes)
@@ -47,21 +48,41 @@ class PackedEncoder(CrossEncoder):
                 own = F.linear(states, project, bias)  # (T, 3H)
                 found.append(own)
                 attended: Tensor = Attention.apply(own, heads, seen, others[number] if others else None)  # type: ignore[no-untyped-call]
-                states = _after(attended, states, self.backbone.config.layer_norm_eps, *rest)
+                states = self._after(attended, states, *rest)
         return found, states
 
     def _layers(self, precision: torch.dtype) -> list[tuple[Tensor, ...]]:
         """The weights of each layer in a precision. Where nothing is trained, they are kept until they change."""
         layers = self.backbone.encoder.layer
-        state = None  # of weights that are trained
+        now = None  # of weights that are trained
         if not torch.is_grad_enabled():
-            state = precision, [(weight.data_ptr(), weight._version) for weight in layers.parameters()]
-            if self._cast[0] == state:
+            now = precision, state(layers)
+            if self._cast[0] == now:
                 return self._cast[1]
         cast = [tuple(each.to(precision) for each in _weights(layer)) for layer in layers]
-        if state is not None:
-            self._cast = state, cast
+        if now is not None:
+            self._cast = now, cast
         return cast
+
+    def _after(self, found: Tensor, states: Tensor, *weights: Tensor) -> Tensor:
+        """The rest of a layer, for tokens (T, H) that have `found` so much."""
+        (dense, bias), normal, (up, up_bias), (down, down_bias), last = (
+            weights[place : place + 2] for place in range(0, 10, 2)
+        )
+        attended = self._added(F.linear(found, dense, bias), states, *normal)
+        return self._added(F.linear(F.gelu(F.linear(attended, up, up_bias)), down, down_bias), attended, *last)
+
+    def _added(self, found: Tensor, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The normalised sum of states and of what was found, some of whose features are left out in training."""
+        config = self.backbone.config
+        kept = F.dropout(found, config.hidden_dropout_prob, self.training)
+        return F.layer_norm(kept + states, states.shape[1:], weight, bias, config.layer_norm_eps)
+
+
+def state(module: nn.Module) -> Any:
+    """What differs where the same input gives another result: the precision, and which weights there are."""
+    weights = [(weight.data_ptr(), weight._version) for weight in module.parameters()]
+    return torch.is_autocast_enabled(next(module.parameters()).device.type), weights
 
 
 def _weights(layer: Any) -> tuple[Tensor, ...]:
@@ -79,16 +100,6 @@ def _weights(layer: Any) -> tuple[Tensor, ...]:
         ),
         *(weight for part in (layer.output.dense, layer.output.LayerNorm) for weight in (part.weight, part.bias)),
     )
-
-
-def _after(found: Tensor, states: Tensor, eps: float, *weights: Tensor) -> Tensor:
-    """The rest of a layer, for tokens (T, H) that have `found` so much."""
-    (dense, bias), normal, (up, up_bias), (down, down_bias), last = (
-        weights[place : place + 2] for place in range(0, 10, 2)
-    )
-    attended = F.layer_norm(F.linear(found, dense, bias) + states, states.shape[1:], normal[0], normal[1], eps)
-    inner = F.gelu(F.linear(attended, up, up_bias))
-    return F.layer_norm(F.linear(inner, down, down_bias) + attended, states.shape[1:], last[0], last[1], eps)
 
 
 def means(states: Tensor, packed: Packed) -> Tensor:

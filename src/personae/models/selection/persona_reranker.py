@@ -14,11 +14,9 @@ count on from there. What a token is of is told by an embedding: whose persona, 
 stay as they were pretrained.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,48 +25,23 @@ from torch.nn import functional as F
 from personae.nn.cross_encoder import Keys
 from personae.nn.dialogue_batch import personas_read, rows, targets
 from personae.nn.objective import Objective
-from personae.nn.packed import ROOM, Packed, Seen, pack
-from personae.nn.packed_encoder import PackedEncoder, means
+from personae.nn.packed import Packed
+from personae.nn.packed_cases import Cases, cases, pairs, rest
+from personae.nn.packed_encoder import PackedEncoder, means, state
+from personae.text import ROOM, Kept
 from personae.types import Example, InputError, Whose, check
 
 REPLY, SELF, PARTNER, OWN_TURN, PARTNER_TURN = range(5)
 """What a token is of."""
 
-MOST = 512
-"""So many tokens may the replies of a block have, if they are more than one."""
-
+CONVERSATIONS = 8
+"""What was read of so many conversations is kept, so that of what goes on only the new is read."""
 
 FAR = 1e4
 """More than any two logits differ by."""
 
 MOST_WEIGHT = 20.0
 """The logarithm of a token's weight in the mean of a context is at most so large."""
-
-
-@dataclass(frozen=True)
-class Cases:
-    """B cases, of whose contexts those that are the beginning of another are read with it.
-
-    `contexts` have the parts that are numbered in `parts` (T,), over all of them, and see what `seen` says. Of each
-    case, `spans` is where its context begins and ends, `first` and `last` (B,) are its parts. Of U distinct `replies`,
-    `places` (B, N) are its candidates, -1 where there is none, and `target` (B,) is the place of the true one among
-    them, -1 where it is not known.
-    """
-
-    contexts: Packed
-    parts: Tensor
-    seen: Seen
-    spans: Sequence[tuple[int, int]]
-    first: Tensor
-    last: Tensor
-    replies: Packed
-    places: Tensor
-    target: Tensor
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
-        names = ("contexts", "parts", "seen", "first", "last", "replies", "places", "target")
-        return replace(self, **{name: getattr(self, name).to(torch.device(device)) for name in names})
 
 
 class PersonaReranker(nn.Module):
@@ -80,7 +53,7 @@ class PersonaReranker(nn.Module):
     utterance, the oldest are left out until what stays fills half of the room. In training, each reply is told apart by
     the bi-encoder from all candidates, and by the reader from `crossed` of them: the `hard` ones that the bi-encoder
     likes best of a share `among` all, and others by chance. Where none are crossed, the bi-encoder learns alone. Of the
-    features of an embedded token, so many are left out (`dropout`).
+    features that a layer adds, so many are left out (`dropout`).
     """
 
     scale = "logit"
@@ -131,6 +104,7 @@ class PersonaReranker(nn.Module):
         self.output = nn.Linear(width, 1)
         nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
+        self._memory: Any = None, None
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Needs to learn nothing, but must have its weights."""
@@ -143,7 +117,7 @@ class PersonaReranker(nn.Module):
         found = [[replies.setdefault(text, len(replies)) for text in example.target.candidates] for example in examples]
         return cases(
             [self._context(example) for example in examples],
-            pack(list(map(self._reply, replies))),
+            {text: self._reply(text) for text in replies},
             rows(found),
             targets(examples),
         )
@@ -171,26 +145,42 @@ class PersonaReranker(nn.Module):
         tokens = (self.encoder.start, *self.encoder.tokens(())[text][: self.reply_tokens], self.encoder.end)
         return tokens, (REPLY,) * len(tokens)
 
+    def heard(self, example: Example) -> list[tuple[int, str]]:
+        """The persona lines and then the utterances that there is room for, and the kind of each. Their tokens must be
+        known (`collate`)."""
+        known = self.encoder.tokens(())
+        lines: list[tuple[int, str]] = []
+        filled = 1
+        for kind, facts in zip((SELF, PARTNER), personas_read(example, self.persona, 2), strict=True):
+            for line in facts:
+                more = 1 + min(len(known[line]), self.line_tokens)
+                if filled + more <= self.longest // 2:
+                    lines.append((kind, line))
+                    filled += more
+        room = self.longest - filled
+        turns: list[tuple[int, str]] = []
+        sizes: list[int] = []
+        for turn in example.context.turns:
+            turns.append((OWN_TURN if turn.speaker == example.target.speaker else PARTNER_TURN, turn.text))
+            sizes.append(1 + min(len(known[turn.text]), self.utterance_tokens))
+            if sum(sizes) > room:
+                while sum(sizes) > room // 2:
+                    del turns[0], sizes[0]
+        return [*lines, *turns]
+
     def _context(self, example: Example) -> tuple[Keys, ...]:
         """The parts of persona and context: the tokens of each, and their kinds."""
         known, end = self.encoder.tokens(()), self.encoder.end
         tokens, kinds = [self.encoder.start], [REPLY]
-        for kind, facts in zip((SELF, PARTNER), personas_read(example, self.persona, 2), strict=True):
-            for line in facts:
-                told = (*known[line][: self.line_tokens], end)
-                if len(tokens) + len(told) <= self.longest // 2:
-                    tokens += told
-                    kinds += [kind] * len(told)
-        room = self.longest - len(tokens)
         turns: list[Keys] = []
-        for turn in example.context.turns:
-            said = (*known[turn.text][-self.utterance_tokens :], end)
-            kind = OWN_TURN if turn.speaker == example.target.speaker else PARTNER_TURN
-            turns.append((said, (kind,) * len(said)))
-            filled = sum(len(said) for said, _ in turns)
-            if filled > room:
-                while filled > room // 2:
-                    filled -= len(turns.pop(0)[0])
+        for kind, text in self.heard(example):
+            if kind in (SELF, PARTNER):
+                told = (*known[text][: self.line_tokens], end)
+                tokens += told
+                kinds += [kind] * len(told)
+            else:
+                said = (*known[text][-self.utterance_tokens :], end)
+                turns.append((said, (kind,) * len(said)))
         return ((tuple(tokens), tuple(kinds)), *turns)
 
     def score(self, batch: Cases) -> Tensor:
@@ -217,23 +207,74 @@ class PersonaReranker(nn.Module):
     def _contexts(self, batch: Cases) -> tuple[list[Tensor], Tensor]:
         """Of the tokens of all contexts, queries, keys and values of each layer (T, 3H); and each case's unit vector
         (B, H), of the mean of its last part and of a weighted mean of all."""
-        known, states = self.encoder.encode(batch.contexts, batch.seen)
-        with torch.autocast(states.device.type, enabled=False):
-            exact = states[: len(batch.parts)].to(torch.promote_types(states.dtype, torch.float32))
-            weights = self.weight(exact).clamp(max=MOST_WEIGHT).exp()  # (T, 1)
-            each = torch.cat([exact, torch.ones_like(weights), weights * exact, weights], 1)  # (T, 2H + 2)
-            sums = each.new_zeros(int(batch.parts[-1]) + 1, each.shape[1]).index_add(0, batch.parts, each)
-            recent, whole = (
-                sums[batch.last].tensor_split(2, 1)[0],
-                sums.tensor_split(2, 1)[1].cumsum(0),
-            )  # (B or G, H + 1)
-            whole = whole[batch.last] - F.pad(whole, (0, 0, 1, 0))[batch.first]
+        if torch.is_grad_enabled() or len(batch.contexts.starts) != 2:
+            known, states = self.encoder.encode(batch.contexts, batch.seen)
+            sums = self._sums(states, batch.parts)
+        else:
+            known, sums = self._conversation(batch)
+        with torch.autocast(sums.device.type, enabled=False):
+            recent, of_all = sums.tensor_split(2, 1)  # (G, H + 1)
+            of_all = of_all.cumsum(0)
+            recent, whole = recent[batch.last], of_all[batch.last] - F.pad(of_all, (0, 0, 1, 0))[batch.first]
             vectors = self.recent(recent[:, :-1] / recent[:, -1:]) + self.whole(whole[:, :-1] / whole[:, -1:])
             return known, F.normalize(vectors, dim=1)
 
+    def _sums(self, states: Tensor, parts: Tensor) -> Tensor:
+        """Of the tokens of each part, the sum of their states and their number, each weighted or not: (G, 2H + 2)."""
+        with torch.autocast(states.device.type, enabled=False):
+            exact = states[: len(parts)].to(torch.promote_types(states.dtype, torch.float32))
+            weights = self.weight(exact).clamp(max=MOST_WEIGHT).exp()  # (T, 1)
+            each = torch.cat([exact, torch.ones_like(weights), weights * exact, weights], 1)
+            return each.new_zeros(int(parts[-1] - parts[0]) + 1, each.shape[1]).index_add(0, parts - parts[0], each)
+
+    def _conversation(self, batch: Cases) -> tuple[list[Tensor], Tensor]:
+        """What `_contexts` makes of a single context, the beginning of which it may have read before: `known` and the
+        sums."""
+        kept = self._remembered()[1]
+        length = len(batch.parts)
+        tokens, kinds = (each[:length].tolist() for each in (batch.contexts.tokens, batch.contexts.kinds))
+        ends = (1 + (batch.parts[1:] != batch.parts[:-1]).nonzero()[:, 0]).tolist()
+        for count in (length, *reversed(ends), 0):
+            key = tuple(tokens[:count]), tuple(kinds[:count])
+            if count == 0 or key in kept:
+                break
+        known, sums = kept.pop(key, ([], batch.contexts.tokens.new_zeros(0)))
+        if count < length:
+            new, parts, seen = rest(batch, count)
+            found, states = self.encoder.encode(new, seen, known)
+            found = [each[: length - count] for each in found]
+            made = self._sums(states, parts)
+            sums = torch.cat([sums, made]) if known else made
+            known = [torch.cat(pair) for pair in zip(known, found, strict=True)] if known else found
+        kept[tuple(tokens), tuple(kinds)] = known, sums
+        while len(kept) > CONVERSATIONS:
+            del kept[next(iter(kept))]
+        return known, sums
+
+    def _remembered(self) -> tuple[Kept[Tensor], dict[Keys, tuple[list[Tensor], Tensor]]]:
+        """The vectors of replies and what was read of conversations, the last one last; of other weights, or in another
+        precision, they are forgotten."""
+        if self._memory[0] != (now := state(self)):
+            self._memory = now, (Kept(ROOM // 4), {})
+        return self._memory[1]
+
+    def _vectors(self, batch: Cases) -> Tensor:
+        """The unit vector of each reply alone (U, H), which are kept where nothing is trained."""
+        if torch.is_grad_enabled():
+            return self._encoded(batch.replies)
+        kept = self._remembered()[0]
+        if new := kept.new(batch.said):
+            places = {said: place for place, said in enumerate(batch.said)}
+            replies, _ = batch.replies.chosen(torch.tensor([places[said] for said in new], device=batch.places.device))
+            kept.update(zip(new, self._encoded(replies), strict=True))
+        return torch.stack([kept[said] for said in batch.said])
+
+    def _encoded(self, replies: Packed) -> Tensor:
+        return F.normalize(means(self.encoder.encode(replies)[1], replies), dim=1)
+
     def _apart(self, batch: Cases, contexts: Tensor) -> Tensor:
         """The bi-encoder's logits (B, N)."""
-        vectors = F.normalize(means(self.encoder.encode(batch.replies)[1], batch.replies), dim=1)  # (U, H)
+        vectors = self._vectors(batch)
         with torch.autocast(vectors.device.type, enabled=False):
             similar = self.alone.exp() * contexts @ vectors.t()  # (B, U)
         return similar.gather(1, batch.places.clamp(min=0)).masked_fill(batch.places < 0, -torch.inf)
@@ -241,81 +282,9 @@ class PersonaReranker(nn.Module):
     def _read(self, batch: Cases, known: Sequence[Tensor], contexts: Tensor, places: Tensor) -> Tensor:
         """The reader's logits (B, N) of the replies at `places` (B, N)."""
         there = places >= 0
-        pairs, seen = _pairs(batch.replies, places, batch.spans)
-        vectors = means(self.encoder.encode(pairs, seen, known)[1], pairs)  # (pairs, H)
+        replies, seen = pairs(batch, places)
+        vectors = means(self.encoder.encode(replies, seen, known)[1], replies)  # (pairs, H)
         similar = (F.normalize(vectors, dim=1) * contexts[there.nonzero()[:, 0]]).sum(1)
         with torch.autocast(vectors.device.type, enabled=False):
             logits = self.output(vectors).squeeze(1) + self.together.exp() * similar
         return logits.new_full(places.shape, -torch.inf).masked_scatter(there, logits)
-
-
-def cases(contexts: Sequence[tuple[Keys, ...]], replies: Packed, places: Tensor, target: Tensor) -> Cases:
-    """The input of so many cases with these contexts, each in parts."""
-    distinct: list[tuple[Keys, ...]] = []
-    longer: dict[tuple[Keys, ...], int] = {}
-    for context in sorted(set(contexts), reverse=True):  # what is longer comes first
-        if not distinct or distinct[-1][: len(context)] != context:
-            distinct.append(context)
-        longer[context] = len(distinct) - 1
-    packed = pack([_joined(parts) for parts in distinct])
-    firsts = [0, *itertools.accumulate(map(len, distinct))]
-    parts = torch.tensor(
-        [
-            first + number
-            for first, context in zip(firsts, distinct, strict=False)
-            for number, (tokens, _) in enumerate(context)
-            for _ in tokens
-        ]
-    )
-    own = [parts[start:end, None] >= parts[start:end] for start, end in itertools.pairwise(packed.starts)]
-    begins = [packed.starts[longer[context]] for context in contexts]
-    spans = [
-        (begin, begin + sum(len(tokens) for tokens, _ in context))
-        for begin, context in zip(begins, contexts, strict=True)
-    ]
-    first = [firsts[longer[context]] for context in contexts]
-    last = [place + len(context) - 1 for place, context in zip(first, contexts, strict=True)]
-    return Cases(
-        packed,
-        parts,
-        Seen(packed.starts, [each.float() for each in own]),
-        spans,
-        torch.tensor(first),
-        torch.tensor(last),
-        replies,
-        places,
-        target,
-    )
-
-
-def _joined(parts: Sequence[Keys]) -> Keys:
-    """The tokens and the kinds of all parts."""
-    tokens, kinds = (tuple(itertools.chain(*each)) for each in zip(*parts, strict=True))
-    return tokens, kinds
-
-
-def _pairs(replies: Packed, places: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Packed, Seen]:
-    """The replies at `places` (B, N), one after another, each behind the context of its row, and what they see."""
-    chosen = places[places >= 0]
-    row = (places >= 0).nonzero()[:, 0]  # (pairs,)
-    lengths = replies.lengths()[chosen]
-    ends = lengths.cumsum(0)
-    owners = torch.repeat_interleave(lengths)  # (T,): the pair of each token
-    first = torch.tensor(replies.starts, device=places.device)[chosen]
-    within = torch.arange(len(owners), device=places.device) - (ends - lengths)[owners]
-    behind = torch.tensor([end - start for start, end in spans], device=places.device)[row]
-    fill = (0, -len(owners) % ROOM)
-    source = F.pad(first[owners] + within, fill)
-    positions = F.pad(within + behind[owners], fill)
-    pairs = Packed(replies.tokens[source], replies.kinds[source], positions, (0, *ends.tolist()))
-    starts, read, block = [0], [], 0
-    for span, count in zip(spans, (places >= 0).sum(1).tolist(), strict=True):
-        for _ in range(count):
-            block += 1
-            if pairs.starts[block] - starts[-1] > MOST and pairs.starts[block - 1] > starts[-1]:
-                starts.append(pairs.starts[block - 1])
-                read.append(span)
-        starts.append(pairs.starts[block])
-        read.append(span)
-    parts = owners.split([end - start for start, end in itertools.pairwise(starts)])
-    return pairs, Seen(starts, [(part[:, None] == part).float() for part in parts], read)

@@ -1,0 +1,124 @@
+"""Cases that share what they read: replies that are read behind contexts, each of which is read once.
+
+A context has parts; a token sees its own part and those before it. Letters: B cases, N candidates, U distinct replies,
+T tokens of all contexts, G parts of all.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from personae.nn.cross_encoder import Keys
+from personae.nn.packed import Packed, Seen, pack, upto
+
+MOST = 512
+"""So many tokens may the replies of a block have, if they are more than one."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """B cases, of whose contexts those that are the beginning of another are read with it.
+
+    `contexts` have the parts that are numbered in `parts` (T,), over all of them, and see what `seen` says. Of each
+    case, `spans` is where its context begins and ends, `first` and `last` (B,) are its parts. Of U distinct `replies`,
+    the texts `said`, `places` (B, N) are its candidates, -1 where there is none, and `target` (B,) is
+    the place of the true one among them, -1 where it is not known.
+    """
+
+    contexts: Packed
+    parts: Tensor
+    seen: Seen
+    spans: Sequence[tuple[int, int]]
+    first: Tensor
+    last: Tensor
+    replies: Packed
+    said: Sequence[str]
+    places: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        names = ("contexts", "parts", "seen", "first", "last", "replies", "places", "target")
+        return replace(self, **{name: getattr(self, name).to(torch.device(device)) for name in names})
+
+
+def cases(contexts: Sequence[tuple[Keys, ...]], replies: Mapping[str, Keys], places: Tensor, target: Tensor) -> Cases:
+    """The input of so many cases with these contexts, each in parts, and the tokens of these texts as replies."""
+    distinct: list[tuple[Keys, ...]] = []
+    longer: dict[tuple[Keys, ...], int] = {}
+    for context in sorted(set(contexts), reverse=True):  # what is longer comes first
+        if not distinct or distinct[-1][: len(context)] != context:
+            distinct.append(context)
+        longer[context] = len(distinct) - 1
+    packed = pack([_joined(parts) for parts in distinct])
+    firsts = [0, *itertools.accumulate(map(len, distinct))]
+    parts = torch.tensor(
+        [
+            first + number
+            for first, context in zip(firsts, distinct, strict=False)
+            for number, (tokens, _) in enumerate(context)
+            for _ in tokens
+        ]
+    )
+    own = [parts[start:end, None] >= parts[start:end] for start, end in itertools.pairwise(packed.starts)]
+    begins = [packed.starts[longer[context]] for context in contexts]
+    spans = [
+        (begin, begin + sum(len(tokens) for tokens, _ in context))
+        for begin, context in zip(begins, contexts, strict=True)
+    ]
+    first = [firsts[longer[context]] for context in contexts]
+    last = [place + len(context) - 1 for place, context in zip(first, contexts, strict=True)]
+    return Cases(
+        packed,
+        parts,
+        Seen(packed.starts, [each.float() for each in own]),
+        spans,
+        torch.tensor(first),
+        torch.tensor(last),
+        pack(list(replies.values())),
+        tuple(replies),
+        places,
+        target,
+    )
+
+
+def pairs(cases: Cases, places: Tensor) -> tuple[Packed, Seen]:
+    """The replies at `places` (B, N), one after another, each behind the context of its row, and what they see."""
+    there = places >= 0
+    behind = torch.tensor([end - start for start, end in cases.spans], device=places.device)
+    found, owners = cases.replies.chosen(places[there], behind[there.nonzero()[:, 0]])
+    starts, read, block = [0], [], 0
+    for span, count in zip(cases.spans, there.sum(1).tolist(), strict=True):
+        for _ in range(count):
+            block += 1
+            if found.starts[block] - starts[-1] > MOST and found.starts[block - 1] > starts[-1]:
+                starts.append(found.starts[block - 1])
+                read.append(span)
+        starts.append(found.starts[block])
+        read.append(span)
+    parts = owners.split([end - start for start, end in itertools.pairwise(starts)])
+    return found, Seen(starts, [(part[:, None] == part).float() for part in parts], read)
+
+
+def rest(cases: Cases, count: int) -> tuple[Packed, Tensor, Seen]:
+    """Of the one context of the cases, what comes behind the first `count` tokens, which it sees: the tokens, the parts
+    that they are of, and what they see."""
+    contexts, length = cases.contexts, len(cases.parts) - count
+    own = cases.seen.own[0][count:, count:] if cases.seen.own else torch.ones(length, length)
+    behind = slice(count, count + upto(length))
+    tokens, kinds, positions = (
+        F.pad(each[behind], (0, upto(length) - len(each[behind])))
+        for each in (contexts.tokens, contexts.kinds, contexts.positions)
+    )
+    return Packed(tokens, kinds, positions, (0, length)), cases.parts[count:], Seen([0, length], [own], [(0, count)])
+
+
+def _joined(parts: Sequence[Keys]) -> Keys:
+    """The tokens and the kinds of all parts."""
+    tokens, kinds = (tuple(itertools.chain(*each)) for each in zip(*parts, strict=True))
+    return tokens, kinds
