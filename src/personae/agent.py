@@ -11,6 +11,7 @@ import torch
 
 from personae import run
 from personae.metrics.calibration import Calibration
+from personae.nn.processor import Numbers, fastest
 from personae.tasks.base import Task
 from personae.tasks.selection import SCORED
 from personae.text import UNKNOWN, words
@@ -26,6 +27,7 @@ from personae.types import (
     Ranked,
     Speaker,
     Turn,
+    check,
 )
 
 Owner = Literal["self", "partner"]
@@ -44,18 +46,29 @@ _Item = TypeVar("_Item")
 
 
 class Agent:
-    """Ranks replies with a loaded model."""
+    """Ranks replies with a loaded model, which computes in `numbers`. Where these are "auto", a model that is told of
+    them (`compute_in`) takes the fastest of this processor, which round its scores a little, and others those of 32
+    bits. InputError where a model cannot compute in them."""
 
-    def __init__(self, task: Task, *, name: str | None = None) -> None:
+    def __init__(self, task: Task, *, name: str | None = None, numbers: Numbers = "auto") -> None:
         self.task: Any = task.eval()  # with what ranking asks of it
         self.name = name or type(self.task.model).__name__
         self._said: set[str] = set()
+        check("numbers", numbers, Numbers)
+        able = hasattr(self.task.model, "compute_in")
+        if numbers == "int8" and not able:
+            raise InputError(f"numbers: {self.name} cannot compute in int8; leave it out")
+        if numbers == "auto":
+            numbers = fastest() if able else "32-true"
+        if able:
+            self.task.model.compute_in(numbers)
+        self.numbers: Numbers = numbers
 
     @classmethod
-    def load(cls, model: str) -> Self:
-        """An agent with the model of a run folder, or with one that needs no training, by its name ("minilm").
-        InputError where there is none."""
-        return cls(run.load(str(model)), name=str(model))
+    def load(cls, model: str, *, numbers: Numbers = "auto") -> Self:
+        """An agent with the model of a run folder, one that comes with the package or one that needs no training, by
+        its name ("minilm"). InputError where there is none."""
+        return cls(run.load(str(model)), name=str(model), numbers=numbers)
 
     @property
     def scale(self) -> str:
@@ -258,7 +271,8 @@ class Agent:
     def _scored(self, examples: Sequence[Example]) -> list[list[float]]:
         """The scores of several examples, those of like size scored together."""
         found: dict[int, list[float]] = {}
-        with torch.inference_mode():
+        half = torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.numbers == "bf16-mixed")
+        with torch.inference_mode(), half:
             for batch in self.task.held_out(examples):
                 scores = self.task.scores(batch.examples, batch.inputs.to(self.task.device))
                 found.update(zip(map(id, batch.examples), scores, strict=True))

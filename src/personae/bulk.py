@@ -23,6 +23,7 @@ import torch
 from personae import __version__, checkpoint, console
 from personae.agent import WINDOW, Agent, together
 from personae.data import jsonl
+from personae.nn.processor import Numbers
 from personae.results import read_json
 from personae.types import Case, InputError, Ranked
 
@@ -66,10 +67,12 @@ def rank(
     *,
     errors: Path | None = None,
     top: int | None = None,
+    numbers: Numbers = "auto",
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Ranks each case of the file `source` ("-" for standard input), in the form of `data.jsonl`, into a line of
     `output`: the case's "id", or else its line's number, its "line", and the "results", the best `top` of them or all.
+    `numbers` are those of `Agent`.
 
     A line that cannot be ranked goes to the file `errors`, or without one is told to `say`. A command that was stopped
     goes on where it was, if it reads a file; what is returned counts from its first beginning. InputError where an
@@ -83,8 +86,13 @@ def rank(
         about = os.fstat(file.fileno())
         kept = str(source) != "-" and stat.S_ISREG(about.st_mode)
         work = opened.enter_context(_Work(targets, source, kept=kept))
-        agent = Agent.load(model)
-        wanted = {"model": _digest(agent, model), "--top": top, "--errors": errors and str(errors)}
+        agent = Agent.load(model, numbers=numbers)
+        wanted = {
+            "model": _digest(agent, model),
+            "--numbers": numbers,
+            "--top": top,
+            "--errors": errors and str(errors),
+        }
         place = begun = work.begin({"personae": __version__, **wanted})
         digest = _skipped(file, begun, f"--input {source}", work.journal)
         advance = opened.enter_context(console.progress("ranking", about.st_size if kept else None))

@@ -115,6 +115,7 @@ def rank(
     errors: Path | None = None,
     top: int | None = None,
     explain: bool = False,
+    numbers: Literal["auto", "32-true", "bf16-mixed", "int8"] = "auto",
     json: bool = False,
 ) -> None:
     """Rank replies for a persona and a conversation, or for each of a file of them.
@@ -130,6 +131,7 @@ def rank(
         errors: a file for the lines that cannot be ranked; without it, the exit status is 2 if there are any.
         top: give so many; all if not given.
         explain: name the persona line that weighed most for each of them.
+        numbers: those that the model computes with; if auto, the fastest of this processor for the persona reranker.
         json: print one JSON object.
     """
     from personae import bulk, console
@@ -140,7 +142,7 @@ def rank(
         if not (input and output) or persona or context or candidates or partner or explain:
             others = "--persona, --context, --candidates, --partner and --explain"
             raise InputError(f"--input, --output: give both, and none of {others}: each line of the input has its own")
-        done = bulk.rank(model, input, output, errors=errors, top=top, say=_say)
+        done = bulk.rank(model, input, output, errors=errors, top=top, numbers=numbers, say=_say)
         if json:
             console.as_json(done)
         if done["errors"] and not errors:
@@ -154,7 +156,7 @@ def rank(
     about = lines.texts(partner) if partner else []
     if top is not None and top < 1:
         raise InputError(f"--top: {top} is not at least 1")
-    agent = Agent.load(model)
+    agent = Agent.load(model, numbers=numbers)
     shown = len(replies) if top is None else top
     ranked = agent.rank(candidates=replies, persona=facts, context=said, partner=about, explain=shown if explain else 0)
     if json:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from personae.models.selection import persona_reranker
 from personae.models.selection.persona_reranker import OWN_TURN, PARTNER, PARTNER_TURN, SELF
 from personae.nn import packed_cases
 from personae.types import Example, InputError
@@ -106,6 +107,64 @@ def test_one_reading_is_for_all_replies_of_a_conversation(
     with torch.no_grad():
         for example, scores in zip(examples, model.score(batch), strict=True):
             torch.testing.assert_close(scores, model.score(model.collate([example]))[0], atol=1e-5, rtol=1e-5)
+
+
+def test_in_chat_only_the_last_utterances_are_read(
+    build: Build, case: Callable[..., Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("persona_reranker")
+    said = ["the cat", "a dog", "old bird", "you like", "the cat"]
+    first = case(said=said, candidates=["bird", "me"], facts=["i swim"])
+    read = []
+    encode = model.encoder.encode
+    monkeypatch.setattr(model.encoder, "encode", lambda packed, *rest: (read.append(packed), encode(packed, *rest))[1])
+    for count, replies in ((1, ["bird", "me"]), (3, ["me", "cat"]), (5, ["cat", "bird"]), (5, ["dog"]), (3, ["me"])):
+        turns = first.context.turns[:count]
+        target = replace(first.target, candidates=tuple(replies))
+        batch = model.collate([replace(first, context=replace(first.context, turns=turns), target=target)])
+        with torch.no_grad():
+            scores = model.score(batch)
+        plain = build("persona_reranker")
+        plain.load_state_dict(model.state_dict())
+        torch.testing.assert_close(scores, plain.score(batch).detach(), atol=1e-5, rtol=1e-5)
+    lengths = [packed.starts[-1] for packed in read]
+    contexts = {count: sum(map(len, (part for part, _ in model._context(_with(first, count))))) for count in (1, 3, 5)}
+    each = {text: len(model._reply(text)[0]) for text in ("bird", "me", "cat", "dog")}
+    whole = [
+        [contexts[1], each["bird"] + each["me"], each["bird"] + each["me"]],
+        [contexts[3] - contexts[1], each["cat"], each["me"] + each["cat"]],
+        [contexts[5] - contexts[3], each["cat"] + each["bird"]],
+        [each["dog"], each["dog"]],
+        [each["me"]],
+    ]
+    assert lengths == [length for step in whole for length in step]
+
+
+def _with(example: Example, count: int) -> Example:
+    return replace(example, context=replace(example.context, turns=example.context.turns[:count]))
+
+
+def test_few_conversations_are_kept(model: Any, case: Callable[..., Example]) -> None:
+    for number in range(3 * persona_reranker.CONVERSATIONS):
+        with torch.no_grad():
+            model.score(model.collate([case(said=["the cat"], candidates=["bird"], facts=["i swim"] * number)]))
+    assert len(model._remembered()[1]) == persona_reranker.CONVERSATIONS
+
+
+def test_eight_bits_say_almost_the_same(build: Build, cases: Sequence[Example]) -> None:
+    model = build("persona_reranker")
+    batch = model.collate(cases)
+    found = []
+    for numbers in ("32-true", "int8", "32-true"):
+        model.compute_in(numbers)
+        with torch.no_grad():
+            found.append(model.score(batch))
+    torch.testing.assert_close(found[0], found[2], atol=0, rtol=0)
+    assert not torch.equal(found[0], found[1])
+    there = found[0] > -torch.inf
+    assert (found[0] - found[1])[there].abs().max() < found[0][there].std() / 2
+    model.compute_in("int8")
+    assert model.loss(batch).requires_grad  # what is trained is not rounded
 
 
 def test_what_a_context_is(model: Any, case: Callable[..., Example]) -> None:

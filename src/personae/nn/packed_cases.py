@@ -7,7 +7,7 @@ T tokens of all contexts, G parts of all.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -45,6 +45,36 @@ class Cases:
         """The same on another device."""
         names = ("contexts", "parts", "seen", "first", "last", "replies", "places", "target")
         return replace(self, **{name: getattr(self, name).to(torch.device(device)) for name in names})
+
+
+class Readings:
+    """What was read of the last `most` contexts: the queries, keys and values of each layer (T, 3H), and something of
+    each part (G, ...). A context is a tuple of its tokens."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._kept: dict[tuple[Any, ...], tuple[list[Tensor], Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def beginning(self, context: tuple[Any, ...], ends: Sequence[int]) -> tuple[int, int, list[Tensor], Tensor]:
+        """How many parts of a context, which end at `ends`, were read before, the tokens of these, and what was read
+        of them."""
+        for there in range(len(ends), 0, -1):
+            count = ends[there - 1]
+            for before, (known, of_parts) in self._kept.items():
+                if before[:count] == context[:count]:
+                    return there, count, [each[:count] for each in known], of_parts[:there]
+        return 0, 0, [], torch.zeros(0)
+
+    def keep(self, context: tuple[Any, ...], known: list[Tensor], of_parts: Tensor) -> None:
+        """Keeps what was read of a context in place of what was read of its beginning."""
+        for before in [key for key in self._kept if context[: len(key)] == key]:
+            del self._kept[before]
+        self._kept[context] = known, of_parts
+        while len(self._kept) > self.most:
+            del self._kept[next(iter(self._kept))]
 
 
 def cases(contexts: Sequence[tuple[Keys, ...]], replies: Mapping[str, Keys], places: Tensor, target: Tensor) -> Cases:

@@ -9,7 +9,9 @@ for: the exponentials of attention have no room in the other.
 Letters: S sequences, T tokens of all of them, H hidden units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,15 +21,33 @@ from torch.nn import functional as F
 from personae.nn.cross_encoder import CrossEncoder, told_apart
 from personae.nn.packed import Attention, Packed, Seen
 
+Linear = Callable[[Tensor], Tensor]
+"""Makes other features of those of tokens (T, ...)."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """`look` gives queries, the similarity of whose products with keys is theirs by the square root of a head's width,
+    keys and values (T, 3H); the norms are weights and biases."""
+
+    look: Linear
+    dense: Linear
+    up: Linear
+    down: Linear
+    inner_norm: tuple[Tensor, Tensor]
+    norm: tuple[Tensor, Tensor]
+
 
 class PackedEncoder(CrossEncoder):
     """Of a cross-encoder's backbone, which loses its pooler. Kinds are of `subtypes`, and all of the first segment. In
-    training, features are left out where BERT leaves them out (`dropout`), but for the shares of attention."""
+    training, features are left out where BERT leaves them out (`dropout`), but for the shares of attention. Where it
+    `rounds` and nothing is trained, matrices are multiplied in eight bits, those of a processor alone."""
 
     def __init__(self, source: str | None, *, longest: int, dropout: float, subtypes: int) -> None:
         super().__init__(source, longest=longest, dropout=dropout, subtypes=subtypes)
         self.backbone.pooler = None
-        self._cast: tuple[Any, list[tuple[Tensor, ...]]] = None, []
+        self.rounds = False
+        self._kept: tuple[Any, list[_Layer]] = None, []
 
     def encode(
         self, packed: Packed, seen: Seen | None = None, others: Sequence[Tensor] = ()
@@ -44,62 +64,80 @@ class PackedEncoder(CrossEncoder):
             states = self.embed(distinct)(tokens, 2 * packed.kinds, packed.positions)  # (T, H)
             states = states.to(half or states.dtype)
             seen = Seen(packed.starts) if seen is None else seen.to(states.dtype)
-            for number, (project, bias, *rest) in enumerate(self._layers(states.dtype)):
-                own = F.linear(states, project, bias)  # (T, 3H)
+            for number, layer in enumerate(self._layers(states.dtype)):
+                own = layer.look(states)  # (T, 3H)
                 found.append(own)
                 attended: Tensor = Attention.apply(own, heads, seen, others[number] if others else None)  # type: ignore[no-untyped-call]
-                states = self._after(attended, states, *rest)
+                states = self._added(layer.dense(attended), states, layer.inner_norm)
+                states = self._added(layer.down(F.gelu(layer.up(states))), states, layer.norm)
         return found, states
 
-    def _layers(self, precision: torch.dtype) -> list[tuple[Tensor, ...]]:
-        """The weights of each layer in a precision. Where nothing is trained, they are kept until they change."""
+    def state(self, module: nn.Module) -> Any:
+        """What differs where a `module` that holds this encoder, or is part of it, gives another result for the same:
+        the precision, and which weights there are."""
+        weights = [(weight.data_ptr(), weight._version) for weight in module.parameters()]
+        return self.rounds, torch.is_autocast_enabled(next(module.parameters()).device.type), weights
+
+    def _layers(self, precision: torch.dtype) -> list[_Layer]:
+        """The layers in a precision. Where nothing is trained, they are kept until their weights change."""
         layers = self.backbone.encoder.layer
-        now = None  # of weights that are trained
-        if not torch.is_grad_enabled():
-            now = precision, state(layers)
-            if self._cast[0] == now:
-                return self._cast[1]
-        cast = [tuple(each.to(precision) for each in _weights(layer)) for layer in layers]
-        if now is not None:
-            self._cast = now, cast
-        return cast
+        if torch.is_grad_enabled():
+            return [_layer(layer, precision, _exact(precision)) for layer in layers]
+        if self._kept[0] != (now := self.state(layers)):
+            linear = _eight_bits if self.rounds and precision == torch.float32 else _exact(precision)
+            self._kept = now, [_layer(layer, precision, linear) for layer in layers]
+        return self._kept[1]
 
-    def _after(self, found: Tensor, states: Tensor, *weights: Tensor) -> Tensor:
-        """The rest of a layer, for tokens (T, H) that have `found` so much."""
-        (dense, bias), normal, (up, up_bias), (down, down_bias), last = (
-            weights[place : place + 2] for place in range(0, 10, 2)
-        )
-        attended = self._added(F.linear(found, dense, bias), states, *normal)
-        return self._added(F.linear(F.gelu(F.linear(attended, up, up_bias)), down, down_bias), attended, *last)
-
-    def _added(self, found: Tensor, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _added(self, found: Tensor, states: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
         """The normalised sum of states and of what was found, some of whose features are left out in training."""
         config = self.backbone.config
         kept = F.dropout(found, config.hidden_dropout_prob, self.training)
-        return F.layer_norm(kept + states, states.shape[1:], weight, bias, config.layer_norm_eps)
+        return F.layer_norm(kept + states, states.shape[1:], *norm, config.layer_norm_eps)
 
 
-def state(module: nn.Module) -> Any:
-    """What differs where the same input gives another result: the precision, and which weights there are."""
-    weights = [(weight.data_ptr(), weight._version) for weight in module.parameters()]
-    return torch.is_autocast_enabled(next(module.parameters()).device.type), weights
-
-
-def _weights(layer: Any) -> tuple[Tensor, ...]:
-    """The weight (3H, H) and the bias of queries, keys and values, the queries' divided by the square root of a head's
-    width, and the weights and biases of the rest of a layer."""
+def _layer(layer: Any, precision: torch.dtype, linear: Callable[[Tensor, Tensor], Linear]) -> _Layer:
+    """A layer of transformers' module, whose matrices become `linear`."""
     own, output = layer.attention.self, layer.attention.output
     scale = own.attention_head_size**-0.5
-    return (
+    look = (
         torch.cat([own.query.weight * scale, own.key.weight, own.value.weight]),
         torch.cat([own.query.bias * scale, own.key.bias, own.value.bias]),
-        *(
-            weight
-            for part in (output.dense, output.LayerNorm, layer.intermediate.dense)
-            for weight in (part.weight, part.bias)
-        ),
-        *(weight for part in (layer.output.dense, layer.output.LayerNorm) for weight in (part.weight, part.bias)),
     )
+    dense, up, down = (
+        linear(part.weight, part.bias) for part in (output.dense, layer.intermediate.dense, layer.output.dense)
+    )
+    inner, norm = (
+        (part.weight.to(precision), part.bias.to(precision)) for part in (output.LayerNorm, layer.output.LayerNorm)
+    )
+    return _Layer(linear(*look), dense, up, down, inner, norm)
+
+
+def _exact(precision: torch.dtype) -> Callable[[Tensor, Tensor], Linear]:
+    """Makes of a weight and a bias a function of their precision."""
+
+    def linear(weight: Tensor, bias: Tensor) -> Linear:
+        return partial(F.linear, weight=weight.to(precision), bias=bias.to(precision))
+
+    return linear
+
+
+def _eight_bits(weight: Tensor, bias: Tensor) -> Linear:
+    """A function that multiplies in eight bits, with a scale for each row of the weight and one for each token."""
+    rounded, scales = eight_bits(weight.detach())
+    rounded, scales, bias = rounded.t().contiguous(), scales.t(), bias.detach()
+
+    def linear(states: Tensor) -> Tensor:
+        tokens, sizes = eight_bits(states)
+        found: Tensor = torch._int_mm(tokens, rounded).to(states.dtype)
+        return torch.addcmul(bias, found.mul_(sizes), scales)
+
+    return linear
+
+
+def eight_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (N, W) as whole numbers up to 127, and what they are to be multiplied with (N, 1)."""
+    scales = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(rows.dtype).tiny)
+    return (rows / scales).round_().to(torch.int8), scales
 
 
 def means(states: Tensor, packed: Packed) -> Tensor:

@@ -26,8 +26,9 @@ from personae.nn.cross_encoder import Keys
 from personae.nn.dialogue_batch import personas_read, rows, targets
 from personae.nn.objective import Objective
 from personae.nn.packed import Packed
-from personae.nn.packed_cases import Cases, cases, pairs, rest
-from personae.nn.packed_encoder import PackedEncoder, means, state
+from personae.nn.packed_cases import Cases, Readings, cases, pairs, rest
+from personae.nn.packed_encoder import PackedEncoder, means
+from personae.nn.processor import Numbers
 from personae.text import ROOM, Kept
 from personae.types import Example, InputError, Whose, check
 
@@ -109,6 +110,10 @@ class PersonaReranker(nn.Module):
     def prepare(self, texts: Iterable[str]) -> None:
         """Needs to learn nothing, but must have its weights."""
         self.encoder.require_weights()
+
+    def compute_in(self, numbers: Numbers) -> None:
+        """Says in which numbers it is to score; those of 16 bits are autocast's."""
+        self.encoder.rounds = numbers == "int8"
 
     def collate(self, examples: Sequence[Example]) -> Cases:
         """The model's input."""
@@ -230,32 +235,26 @@ class PersonaReranker(nn.Module):
     def _conversation(self, batch: Cases) -> tuple[list[Tensor], Tensor]:
         """What `_contexts` makes of a single context, the beginning of which it may have read before: `known` and the
         sums."""
-        kept = self._remembered()[1]
-        length = len(batch.parts)
+        readings, length = self._remembered()[1], len(batch.parts)
         tokens, kinds = (each[:length].tolist() for each in (batch.contexts.tokens, batch.contexts.kinds))
-        ends = (1 + (batch.parts[1:] != batch.parts[:-1]).nonzero()[:, 0]).tolist()
-        for count in (length, *reversed(ends), 0):
-            key = tuple(tokens[:count]), tuple(kinds[:count])
-            if count == 0 or key in kept:
-                break
-        known, sums = kept.pop(key, ([], batch.contexts.tokens.new_zeros(0)))
+        whole = tuple(zip(tokens, kinds, strict=True))
+        ends = [*(1 + (batch.parts[1:] != batch.parts[:-1]).nonzero()[:, 0]).tolist(), length]
+        there, count, known, sums = readings.beginning(whole, ends)
         if count < length:
             new, parts, seen = rest(batch, count)
             found, states = self.encoder.encode(new, seen, known)
             found = [each[: length - count] for each in found]
             made = self._sums(states, parts)
-            sums = torch.cat([sums, made]) if known else made
-            known = [torch.cat(pair) for pair in zip(known, found, strict=True)] if known else found
-        kept[tuple(tokens), tuple(kinds)] = known, sums
-        while len(kept) > CONVERSATIONS:
-            del kept[next(iter(kept))]
+            known = [torch.cat(pair) for pair in zip(known, found, strict=True)] if there else found
+            sums = torch.cat([sums, made]) if there else made
+        readings.keep(whole, known, sums)
         return known, sums
 
-    def _remembered(self) -> tuple[Kept[Tensor], dict[Keys, tuple[list[Tensor], Tensor]]]:
-        """The vectors of replies and what was read of conversations, the last one last; of other weights, or in another
-        precision, they are forgotten."""
-        if self._memory[0] != (now := state(self)):
-            self._memory = now, (Kept(ROOM // 4), {})
+    def _remembered(self) -> tuple[Kept[Tensor], Readings]:
+        """The vectors of replies, and what was read of conversations; of other weights, or in another precision, they
+        are forgotten."""
+        if self._memory[0] != (now := self.encoder.state(self)):
+            self._memory = now, (Kept(ROOM // 4), Readings(CONVERSATIONS))
         return self._memory[1]
 
     def _vectors(self, batch: Cases) -> Tensor:

@@ -1,0 +1,19 @@
+"""What the processor multiplies fast."""
+
+from typing import Any, Literal
+
+import torch
+
+Numbers = Literal["auto", "32-true", "bf16-mixed", "int8"]
+"""The fastest of this processor; of 32 bits; of 16 where they suffice; or matrices of eight, whose products are of
+32."""
+
+
+def fastest() -> Numbers:
+    """What a model computes with fastest: numbers of 16 bits where there are instructions for them, else of eight where
+    there are some for these."""
+    asked: Any = getattr(torch.cpu, "get_capabilities", dict)  # of older versions of torch, nothing is known
+    able = asked()
+    if able.get("avx512_bf16") or able.get("amx_bf16"):
+        return "bf16-mixed"
+    return "int8" if able.get("avx512_vnni") or able.get("avx_vnni") else "32-true"
