@@ -81,10 +81,13 @@ def test_an_evaluation_tells_how_well_they_hold(
         record["turns"] = [{**turn, "text": f"{turn['text']} {number} {place}"} for place, turn in enumerate(said)]
     data = tmp_path / "d.jsonl"
     data.write_text("\n".join(map(json.dumps, records)))
-    assert main(["evaluate", str(calibrated), "--data", str(data), "--candidates", "3", "--json"]) == 0
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["evaluate", str(calibrated), "--data", str(data), "--candidates", "3", *out, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert sum(part["count"] for part in told["calibration"]["bins"]) == 2 * told["n"]
     assert 0 <= told["calibration"]["ece"] <= 1
+    picture = (tmp_path / "out" / "reliability.svg").read_text(encoding="utf-8")
+    assert f"expected calibration error {told['calibration']['ece']:.3f}, {2 * told['n']} cases" in picture
 
 
 def test_what_is_no_run_is_not_calibrated(tmp_path: Path) -> None:

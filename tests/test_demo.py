@@ -52,20 +52,23 @@ def test_three_personas_choose_replies_of_their_own(shown: list[str]) -> None:
     facts = {persona["name"]: persona["facts"] for persona in script["personas"]}
     assert [line.strip() for line in shown if line.startswith("- ")] == [f"- {turn}" for turn in script["partner"]]
     headers = [row for row in cells(shown, "┃") if "who" in row]
-    assert headers == [["who", "similarity", "reply", "persona line that weighed most"]] * 6
-    rows = [row for row in cells(shown, "│") if len(row) == 4]
+    assert headers == [["who", "likely", "reply", "moved", "persona line that weighed most"]] * 6
+    rows = [row for row in cells(shown, "│") if len(row) == 5]
     assert [row[0] for row in rows] == [text for name in facts for text in (name, "", "")] * 6
-    assert {reply for _, _, reply, _ in rows} <= set(bank)
+    assert {row[2] for row in rows} <= set(bank)
+    assert all(re.fullmatch(r"[+-]\d+\.\d", row[3]) for row in rows)
     best = [rows[place] for place in range(0, len(rows), 3)]
-    for place, (name, similarity, _, _) in enumerate(best):
-        scores = [float(row[1]) for row in rows[3 * place : 3 * place + 3]]
-        assert 2 >= float(similarity) == max(scores) > min(scores)
-        assert {row[3] for row in rows[3 * place : 3 * place + 3]} <= {*facts[name], "-"}
+    for place, (name, likely, *_) in enumerate(best):
+        some = rows[3 * place : 3 * place + 3]
+        assert 1 >= float(likely) == max(float(row[1]) for row in some) > 0
+        assert sum(float(row[1]) for row in some) <= 1.01
+        assert {row[4] for row in some} <= {*facts[name], "-"}
     for persona in facts:
-        chosen = [reply for name, _, reply, _ in best if name == persona]
-        assert len(set(chosen)) == 6  # nothing is said twice
-        assert len({row[3] for row in best if row[0] == persona} - {"-"}) >= 3
-    turns = [{reply for _, _, reply, _ in best[place : place + 3]} for place in range(0, len(best), 3)]
+        mine = [row for row in best if row[0] == persona]
+        assert len({row[2] for row in mine}) == 6  # nothing is said twice
+        assert len({row[4] for row in mine} - {"-"}) >= 3
+        assert sum(float(row[3]) > 0 for row in mine) >= 4  # the persona decides
+    turns = [{row[2] for row in best[place : place + 3]} for place in range(0, len(best), 3)]
     assert sum(len(replies) == 3 for replies in turns) >= 4
 
 

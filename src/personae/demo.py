@@ -27,19 +27,19 @@ _CONSOLE = Console(width=None if Console().is_terminal else 120)
 
 
 def conversation() -> None:
-    """Six turns with each of three personas: the three best replies of a bank, their similarity, and the persona line
-    that weighed most. A persona does not repeat itself."""
+    """Six turns with each of three personas: the three best replies of a bank, how likely each is the right one, how
+    much the persona moved it, and the line that weighed most. A persona does not repeat itself."""
     assets = resources.files("personae") / "assets"
     script = json.loads((assets / "demo.json").read_text(encoding="utf-8"))
     bank = (assets / "replies.txt").read_text(encoding="utf-8").splitlines()
-    agent = Agent.load("minilm")
+    agent = Agent.load("persona-reranker")
     _CONSOLE.rule(f"One conversation, three personas, {len(bank)} replies to choose from")
     said: dict[str, list[str]] = {persona["name"]: [] for persona in script["personas"]}
     for persona in script["personas"]:
         _CONSOLE.print(f"[bold]{persona['name']}[/bold]: " + " ".join(persona["facts"]))
     for turn in script["partner"]:
         table = Table(
-            "who", agent.scale, "reply", "persona line that weighed most", title=f"- {turn}", title_justify="left"
+            "who", "likely", "reply", "moved", "persona line that weighed most", title=f"- {turn}", title_justify="left"
         )
         for persona in script["personas"]:
             name = persona["name"]
@@ -47,11 +47,14 @@ def conversation() -> None:
             context = [*said[name], turn]
             best = agent.rank(candidates=left, persona=persona["facts"], context=context, explain=3)[:3]
             for place, reply in enumerate(best):
-                table.add_row(name if place == 0 else "", f"{reply.score:.2f}", reply.text, reply.fact or "-")
+                likely, moved = f"{reply.probability or 0:.2f}", f"{reply.moved or 0:+.1f}"
+                table.add_row("" if place else name, likely, reply.text, moved, reply.fact or "-")
             table.add_section()
             said[name] = [*context, best[0].text]
         _CONSOLE.print(table)
-    _CONSOLE.print("A similarity is a sum of two cosines, between -2 and 2: it ranks replies, and is no probability.")
+    _CONSOLE.print(
+        "likely: the probability that it is right. moved: what the persona adds to the logarithm of its share."
+    )
 
 
 def training() -> None:
@@ -80,7 +83,7 @@ def next_steps() -> None:
     _CONSOLE.rule("What next")
     _CONSOLE.print(
         "Rank your own replies, one in each line of a file:\n"
-        "  .venv/bin/personae rank minilm --persona me.txt --context said.txt --candidates replies.txt --explain\n"
+        "  .venv/bin/personae rank persona-reranker --persona me.txt --context said.txt --candidates replies.txt\n"
         "See the models and their recipes:  .venv/bin/personae models\n"
         "Train one on your own dialogues:   .venv/bin/personae fit --help",
         highlight=False,

@@ -75,7 +75,8 @@ def report(
 ) -> dict[str, Any]:
     """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
     the system is published; the number stands beside, with the data that it was measured on. Of a run folder `model`,
-    the weights' digest is kept. Of a calibrated model the expected calibration error is told, and its bins."""
+    the weights' digest is kept. Of a calibrated model the expected calibration error is told, and its bins, of which
+    reliability.svg is drawn."""
     weights = Path(model) / WEIGHTS
     rows = predict(task, cases, precision=precision)
     groups = [row.dialogue for row in rows]
@@ -102,6 +103,10 @@ def report(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         lines.save((json.dumps(asdict(row)) for row in rows), out / "predictions.jsonl")
+        if task.calibration is not None:
+            from personae import diagram
+
+            diagram.save(out / "reliability.svg", bins)
         write_json(result, out / "metrics.json")
     return result
 
