@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.tasks.optimization import Optimization
+from personae.tasks.selection import Selection
 from personae.types import InputError
 
 
@@ -142,3 +143,12 @@ def test_optimizers_go_on_together_from_a_state() -> None:
 def test_what_cannot_be_a_rate_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Optimization(**change)
+
+
+@pytest.mark.parametrize(("algorithm", "wanted"), [(None, [0.6, 0.8]), ("norm", [0.6, 0.8]), ("value", [1.0, 1.0])])
+def test_gradients_are_clipped_as_the_trainer_says(algorithm: str | None, wanted: list[float]) -> None:
+    model: Any = nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    task = Selection(model=model)
+    task.configure_gradient_clipping(torch.optim.SGD(model.parameters()), 1.0, algorithm)
+    torch.testing.assert_close(model.weight.grad, torch.tensor([wanted]))

@@ -170,9 +170,12 @@ class Task(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Scales the gradients down to the norm that the trainer says; Lightning refuses to where Adam is fused."""
+        """Makes the gradients as small as the trainer says, by norm or by value; Lightning refuses to where Adam is
+        fused."""
+        by_value = gradient_clip_algorithm == "value"
+        clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+            clip(self.model.parameters(), gradient_clip_val)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds what is drawn for the batch, and takes the weights into their mean."""
