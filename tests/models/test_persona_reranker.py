@@ -83,6 +83,40 @@ def test_kept_weights_are_those_of_now(build: Build, cases: Sequence[Example]) -
     torch.testing.assert_close(model.score(batch).detach(), after)
 
 
+def test_what_fused_adam_learnt_is_measured(build: Build, cases: Sequence[Example]) -> None:
+    model = build("persona_reranker")
+    batch = model.collate(cases)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], fused=True)
+    found = []
+    for _ in range(2):
+        model.eval()
+        with torch.no_grad():
+            found.append(model.score(batch))
+            torch.testing.assert_close(found[-1], _fresh(build, model).score(batch), atol=1e-5, rtol=1e-5)
+        model.train()
+        model.loss(batch).backward()
+        optimizer.step()
+    assert not torch.allclose(*found)
+
+
+def test_each_precision_has_weights_of_its_own(build: Build, cases: Sequence[Example]) -> None:
+    model = build("persona_reranker").eval()
+    batch = model.collate(cases)
+    found = []
+    for half in (False, True, False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found.append(model.score(batch))
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+
+
+def _fresh(build: Build, model: Any) -> Any:
+    """A model with the same weights that has read nothing."""
+    other = build("persona_reranker").eval()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
 def test_blocks_of_replies_change_nothing(
     model: Any, cases: Sequence[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,9 +158,7 @@ def test_in_chat_only_the_last_utterances_are_read(
         batch = model.collate([replace(first, context=replace(first.context, turns=turns), target=target)])
         with torch.no_grad():
             scores = model.score(batch)
-        plain = build("persona_reranker")
-        plain.load_state_dict(model.state_dict())
-        torch.testing.assert_close(scores, plain.score(batch).detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scores, _fresh(build, model).score(batch).detach(), atol=1e-5, rtol=1e-5)
     lengths = [packed.starts[-1] for packed in read]
     contexts = {count: sum(map(len, (part for part, _ in model._context(_with(first, count))))) for count in (1, 3, 5)}
     each = {text: len(model._reply(text)[0]) for text in ("bird", "me", "cat", "dog")}
@@ -138,6 +170,14 @@ def test_in_chat_only_the_last_utterances_are_read(
         [each["me"]],
     ]
     assert lengths == [length for step in whole for length in step]
+
+
+def test_a_persona_that_begins_alike_is_another(build: Build, case: Callable[..., Example]) -> None:
+    model = build("persona_reranker")
+    for facts in (["i swim", "you like"], ["i swim"], ["i swim", "you like", "me"]):
+        batch = model.collate([case(said=["the cat"], candidates=["bird", "me"], facts=facts)])
+        with torch.no_grad():
+            torch.testing.assert_close(model.score(batch), _fresh(build, model).score(batch), atol=1e-5, rtol=1e-5)
 
 
 def _with(example: Example, count: int) -> Example:

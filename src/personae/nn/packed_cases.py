@@ -49,26 +49,25 @@ class Cases:
 
 class Readings:
     """What was read of the last `most` contexts: the queries, keys and values of each layer (T, 3H), and something of
-    each part (G, ...). A context is a tuple of its tokens."""
+    each part (G, ...). A context is a tuple of its parts, and they are tuples of tokens."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._kept: dict[tuple[Any, ...], tuple[list[Tensor], Tensor]] = {}
+        self._kept: dict[tuple[tuple[Any, ...], ...], tuple[list[Tensor], Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def beginning(self, context: tuple[Any, ...], ends: Sequence[int]) -> tuple[int, int, list[Tensor], Tensor]:
-        """How many parts of a context, which end at `ends`, were read before, the tokens of these, and what was read
-        of them."""
-        for there in range(len(ends), 0, -1):
-            count = ends[there - 1]
+    def beginning(self, context: tuple[tuple[Any, ...], ...]) -> tuple[int, list[Tensor], Tensor]:
+        """How many parts of a context were read before, and what was read of them."""
+        for there in range(len(context), 0, -1):
             for before, (known, of_parts) in self._kept.items():
-                if before[:count] == context[:count]:
-                    return there, count, [each[:count] for each in known], of_parts[:there]
-        return 0, 0, [], torch.zeros(0)
+                if before[:there] == context[:there]:
+                    count = sum(map(len, context[:there]))
+                    return there, [each[:count] for each in known], of_parts[:there]
+        return 0, [], torch.zeros(0)
 
-    def keep(self, context: tuple[Any, ...], known: list[Tensor], of_parts: Tensor) -> None:
+    def keep(self, context: tuple[tuple[Any, ...], ...], known: list[Tensor], of_parts: Tensor) -> None:
         """Keeps what was read of a context in place of what was read of its beginning."""
         for before in [key for key in self._kept if context[: len(key)] == key]:
             del self._kept[before]

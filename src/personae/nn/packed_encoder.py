@@ -12,7 +12,7 @@ Letters: S sequences, T tokens of all of them, H hidden units.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,11 @@ class PackedEncoder(CrossEncoder):
         self.rounds = False
         self._kept: tuple[Any, list[_Layer]] = None, []
 
+    def train(self, mode: bool = True) -> Self:
+        """Forgets what it keeps of its weights: fused Adam changes them, and does not count it as a change."""
+        self._kept = None, []
+        return super().train(mode)
+
     def encode(
         self, packed: Packed, seen: Seen | None = None, others: Sequence[Tensor] = ()
     ) -> tuple[list[Tensor], Tensor]:
@@ -74,7 +79,8 @@ class PackedEncoder(CrossEncoder):
 
     def state(self, module: nn.Module) -> Any:
         """What differs where a `module` that holds this encoder, or is part of it, gives another result for the same:
-        the precision, and which weights there are."""
+        the precision, and which weights there are. Between two changes of mode (`train`), they are told apart by what
+        torch counts as a change."""
         weights = [(weight.data_ptr(), weight._version) for weight in module.parameters()]
         return self.rounds, torch.is_autocast_enabled(next(module.parameters()).device.type), weights
 
@@ -83,7 +89,7 @@ class PackedEncoder(CrossEncoder):
         layers = self.backbone.encoder.layer
         if torch.is_grad_enabled():
             return [_layer(layer, precision, _exact(precision)) for layer in layers]
-        if self._kept[0] != (now := self.state(layers)):
+        if self._kept[0] != (now := (precision, self.state(layers))):
             linear = _eight_bits if self.rounds and precision == torch.float32 else _exact(precision)
             self._kept = now, [_layer(layer, precision, linear) for layer in layers]
         return self._kept[1]

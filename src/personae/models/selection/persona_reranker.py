@@ -14,9 +14,10 @@ count on from there. What a token is of is told by an embedding: whose persona, 
 stay as they were pretrained.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,11 @@ class PersonaReranker(nn.Module):
         nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
         self._memory: Any = None, None
+
+    def train(self, mode: bool = True) -> Self:
+        """Forgets what it has read, as the encoder forgets its weights."""
+        self._memory = None, None
+        return super().train(mode)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Needs to learn nothing, but must have its weights."""
@@ -236,10 +242,11 @@ class PersonaReranker(nn.Module):
         """What `_contexts` makes of a single context, the beginning of which it may have read before: `known` and the
         sums."""
         readings, length = self._remembered()[1], len(batch.parts)
-        tokens, kinds = (each[:length].tolist() for each in (batch.contexts.tokens, batch.contexts.kinds))
-        whole = tuple(zip(tokens, kinds, strict=True))
-        ends = [*(1 + (batch.parts[1:] != batch.parts[:-1]).nonzero()[:, 0]).tolist(), length]
-        there, count, known, sums = readings.beginning(whole, ends)
+        sizes = batch.parts.unique_consecutive(return_counts=True)[1].tolist()
+        tokens = zip(batch.contexts.tokens[:length].tolist(), batch.contexts.kinds[:length].tolist(), strict=True)
+        context = tuple(tuple(itertools.islice(tokens, size)) for size in sizes)
+        there, known, sums = readings.beginning(context)
+        count = sum(sizes[:there])
         if count < length:
             new, parts, seen = rest(batch, count)
             found, states = self.encoder.encode(new, seen, known)
@@ -247,7 +254,7 @@ class PersonaReranker(nn.Module):
             made = self._sums(states, parts)
             known = [torch.cat(pair) for pair in zip(known, found, strict=True)] if there else found
             sums = torch.cat([sums, made]) if there else made
-        readings.keep(whole, known, sums)
+        readings.keep(context, known, sums)
         return known, sums
 
     def _remembered(self) -> tuple[Kept[Tensor], Readings]:
