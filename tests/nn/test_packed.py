@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from personae.nn.packed import COLUMNS, ROOM, ROWS, Attention, Seen, pack, upto
+from personae.nn.packed import COLUMNS, LONG, ROOM, ROWS, SHORT, TOGETHER, Attention, Seen, groups, pack, upto
 
 HEADS, WIDTH = 2, 8
 
 
 def textbook(queries: Tensor, keys: Tensor, values: Tensor, sees: Tensor) -> Tensor:
     """Softmax attention by heads of (L, H) to (C, H), where `sees` (L, C)."""
-    by_heads = [each.view(len(each), HEADS, -1).transpose(0, 1) for each in (queries, keys, values)]
+    by_heads = [each.view(len(each), HEADS, WIDTH // HEADS).transpose(0, 1) for each in (queries, keys, values)]
     similar = (by_heads[0] @ by_heads[1].transpose(1, 2)).masked_fill(~sees, -torch.inf)
     return (similar.softmax(-1) @ by_heads[2]).transpose(0, 1).reshape(queries.shape)
 
@@ -41,50 +41,62 @@ def alike(found: Tensor, wanted: Tensor, *leaves: Tensor) -> None:
     torch.testing.assert_close(mine, theirs)
 
 
+def attention(own: Tensor, seen: Seen, others: Tensor | None = None) -> Tensor:
+    found: Tensor = Attention.apply(own, HEADS, groups(seen, own), seen.spans, others)  # type: ignore[no-untyped-call]
+    return found
+
+
+STARTS = (0, 1, 31, 38, 38, 93, 96)
+
+
 def test_each_sequence_attends_to_itself(own: Tensor) -> None:
-    starts = (0, 1, 40, 93)
-    found = Attention.apply(own, HEADS, Seen(starts), None)
-    wanted = torch.cat(
-        [
-            textbook(*parts(own, start, end), torch.ones(end - start, end - start).bool())
-            for start, end in itertools.pairwise(starts)
-        ]
-    )
-    alike(found[:93], wanted, own)
-    assert not found[93:].any()
+    found = attention(own, Seen(STARTS))
+    blocks = itertools.pairwise(STARTS)
+    wanted = [textbook(*parts(own, start, end), torch.ones(end - start, end - start).bool()) for start, end in blocks]
+    alike(found[:96], torch.cat(wanted), own)
+    assert not found[96:].any()
 
 
-def masks(starts: Sequence[int]) -> list[Tensor]:
-    drawn = torch.Generator().manual_seed(2)
-    sizes = [end - start for start, end in itertools.pairwise(starts)]
-    return [torch.rand(size, size, generator=drawn).gt(0.5).fill_diagonal_(True) for size in sizes]
+def test_a_token_sees_no_later_part(own: Tensor) -> None:
+    of = torch.randint(3, (96,), generator=torch.Generator().manual_seed(2))
+    found = attention(own, Seen(STARTS, of))
+    wanted = [
+        textbook(*parts(own, start, end), of[start:end, None] >= of[start:end])
+        for start, end in itertools.pairwise(STARTS)
+    ]
+    alike(found[:96], torch.cat(wanted), own)
 
 
-def test_each_query_attends_to_what_it_sees(own: Tensor) -> None:
-    starts = (0, 30, 37, 93)
-    sees = masks(starts)
-    found = Attention.apply(own, HEADS, Seen(starts, [each.double() for each in sees]), None)
-    blocks = zip(itertools.pairwise(starts), sees, strict=True)
-    alike(found[:93], torch.cat([textbook(*parts(own, *block), mask) for block, mask in blocks]), own)
-
-
-def test_blocks_attend_to_a_span_of_others_too(own: Tensor, contexts: Tensor) -> None:
-    starts, spans = (0, 30, 37, 93), ((3, 90), (0, 3), (0, 50))
-    sees = masks(starts)
-    found = Attention.apply(own, HEADS, Seen(starts, [each.double() for each in sees], spans), contexts)
+def test_some_see_others_too(own: Tensor, contexts: Tensor) -> None:
+    spans = ((0, 20, 3, 90), (20, 31, 0, 3), (31, 60, 0, 90), (90, 96, 7, 7))
+    found = attention(own, Seen(STARTS, spans=spans), contexts)
     wanted = []
-    for block, span, mask in zip(itertools.pairwise(starts), spans, sees, strict=True):
+    for block in itertools.pairwise(STARTS):
         queries, keys, values = parts(own, *block)
-        _, keys_before, values_before = parts(contexts, *span)
-        before = torch.ones(len(queries), len(keys_before)).bool()
+        _, keys_before, values_before = parts(contexts, 0, 90)
         keys, values = torch.cat([keys_before, keys]), torch.cat([values_before, values])
-        wanted.append(textbook(queries, keys, values, torch.cat([before, mask], 1)))
-    alike(found[:93], torch.cat(wanted), own, contexts)
+        sees = torch.ones(len(queries), len(keys)).bool()
+        sees[:, :90] = False
+        for place in range(*block):
+            for start, end, first, last in spans:
+                if start <= place < end:
+                    sees[place - block[0], first:last] = True
+        wanted.append(textbook(queries, keys, values, sees))
+    alike(found[:96], torch.cat(wanted), own, contexts)
+
+
+def test_sequences_of_any_length_in_groups(own: Tensor) -> None:
+    seen = Seen(STARTS)
+    found = groups(seen, own)
+    assert [tuple(group.index.shape) for group in found] == [(TOGETHER, SHORT), (TOGETHER, 2 * SHORT), (TOGETHER, LONG)]
+    assert torch.cat([group.tokens for group in found]).sort().values.tolist() == list(range(96))
+    long = Seen((0, LONG + 1, 90))
+    assert [tuple(group.index.shape) for group in groups(long, own)] == [(TOGETHER, 2 * SHORT), (1, 2 * LONG)]
 
 
 def test_similarities_may_be_of_any_size() -> None:
     own = torch.full((3, 3 * WIDTH), 1e3)
-    assert Attention.apply(own, HEADS, Seen((0, 3)), None).isfinite().all()
+    assert attention(own, Seen((0, 3))).isfinite().all()
 
 
 def test_packing() -> None:

@@ -17,7 +17,7 @@ from personae.nn.cross_encoder import Keys
 from personae.nn.packed import Packed, Seen, pack, upto
 
 MOST = 512
-"""So many tokens may the replies of a block have, if they are more than one."""
+"""So many tokens of replies are read at a time with a context."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ def cases(contexts: Sequence[tuple[Keys, ...]], replies: Mapping[str, Keys], pla
             for _ in tokens
         ]
     )
-    own = [parts[start:end, None] >= parts[start:end] for start, end in itertools.pairwise(packed.starts)]
     begins = [packed.starts[longer[context]] for context in contexts]
     spans = [
         (begin, begin + sum(len(tokens) for tokens, _ in context))
@@ -105,7 +104,7 @@ def cases(contexts: Sequence[tuple[Keys, ...]], replies: Mapping[str, Keys], pla
     return Cases(
         packed,
         parts,
-        Seen(packed.starts, [each.float() for each in own]),
+        Seen(packed.starts, parts),
         spans,
         torch.tensor(first),
         torch.tensor(last),
@@ -120,31 +119,26 @@ def pairs(cases: Cases, places: Tensor) -> tuple[Packed, Seen]:
     """The replies at `places` (B, N), one after another, each behind the context of its row, and what they see."""
     there = places >= 0
     behind = torch.tensor([end - start for start, end in cases.spans], device=places.device)
-    found, owners = cases.replies.chosen(places[there], behind[there.nonzero()[:, 0]])
-    starts, read, block = [0], [], 0
-    for span, count in zip(cases.spans, there.sum(1).tolist(), strict=True):
-        for _ in range(count):
-            block += 1
-            if found.starts[block] - starts[-1] > MOST and found.starts[block - 1] > starts[-1]:
-                starts.append(found.starts[block - 1])
-                read.append(span)
-        starts.append(found.starts[block])
-        read.append(span)
-    parts = owners.split([end - start for start, end in itertools.pairwise(starts)])
-    return found, Seen(starts, [(part[:, None] == part).float() for part in parts], read)
+    found = cases.replies.chosen(places[there], behind[there.nonzero()[:, 0]])
+    bounds = [0, *itertools.accumulate(there.sum(1).tolist())]
+    spans = []
+    for (first, last), span in zip(itertools.pairwise(bounds), cases.spans, strict=True):
+        start, end = found.starts[first], found.starts[last]
+        spans += [(place, min(place + MOST, end), *span) for place in range(start, end, MOST)]
+    return found, Seen(found.starts, spans=spans)
 
 
 def rest(cases: Cases, count: int) -> tuple[Packed, Tensor, Seen]:
     """Of the one context of the cases, what comes behind the first `count` tokens, which it sees: the tokens, the parts
     that they are of, and what they see."""
     contexts, length = cases.contexts, len(cases.parts) - count
-    own = cases.seen.own[0][count:, count:] if cases.seen.own else torch.ones(length, length)
     behind = slice(count, count + upto(length))
     tokens, kinds, positions = (
         F.pad(each[behind], (0, upto(length) - len(each[behind])))
         for each in (contexts.tokens, contexts.kinds, contexts.positions)
     )
-    return Packed(tokens, kinds, positions, (0, length)), cases.parts[count:], Seen([0, length], [own], [(0, count)])
+    parts, spans = cases.parts[count:], [(0, length, 0, count)] if count else []
+    return Packed(tokens, kinds, positions, (0, length)), parts, Seen((0, length), parts, spans)
 
 
 def _joined(parts: Sequence[Keys]) -> Keys:

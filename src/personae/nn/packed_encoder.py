@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.cross_encoder import CrossEncoder, told_apart
-from personae.nn.packed import Attention, Packed, Seen
+from personae.nn.packed import Attention, Packed, Seen, groups
 
 Linear = Callable[[Tensor], Tensor]
 """Makes other features of those of tokens (T, ...)."""
@@ -68,11 +68,14 @@ class PackedEncoder(CrossEncoder):
         with torch.autocast(device, enabled=False):
             states = self.embed(distinct)(tokens, 2 * packed.kinds, packed.positions)  # (T, H)
             states = states.to(half or states.dtype)
-            seen = Seen(packed.starts) if seen is None else seen.to(states.dtype)
+            seen = seen or Seen(packed.starts)
+            among = groups(seen, states)
             for number, layer in enumerate(self._layers(states.dtype)):
                 own = layer.look(states)  # (T, 3H)
                 found.append(own)
-                attended: Tensor = Attention.apply(own, heads, seen, others[number] if others else None)  # type: ignore[no-untyped-call]
+                attended: Tensor = Attention.apply(  # type: ignore[no-untyped-call]
+                    own, heads, among, seen.spans, others[number] if seen.spans else None
+                )
                 states = self._added(layer.dense(attended), states, layer.inner_norm)
                 states = self._added(layer.down(F.gelu(layer.up(states))), states, layer.norm)
         return found, states

@@ -271,7 +271,7 @@ class PersonaReranker(nn.Module):
         kept = self._remembered()[0]
         if new := kept.new(batch.said):
             places = {said: place for place, said in enumerate(batch.said)}
-            replies, _ = batch.replies.chosen(torch.tensor([places[said] for said in new], device=batch.places.device))
+            replies = batch.replies.chosen(torch.tensor([places[said] for said in new], device=batch.places.device))
             kept.update(zip(new, self._encoded(replies), strict=True))
         return torch.stack([kept[said] for said in batch.said])
 
