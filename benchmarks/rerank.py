@@ -23,9 +23,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import command
 import torch
@@ -52,9 +53,13 @@ class Side:
         self.megabytes = 0.0
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen([*map(str, arguments)], text=True, **pipes)
-        told = self._read()
-        if "error" in told:
-            raise InputError(f"{name}: {told['error']}")
+        try:
+            told = self._read()
+            if "error" in told:
+                raise InputError(f"{name}: {told['error']}")
+        except InputError:
+            self.close()
+            raise
 
     def score(self, requests: Sequence[dict[str, Any]]) -> tuple[float, list[list[float]]]:
         """How long it takes for cases, and their scores."""
@@ -74,12 +79,10 @@ class Side:
         told: dict[str, Any] = json.loads(line)
         return told
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Ends the process."""
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
 
 def serve(model: str, threads: str, numbers: str) -> None:
@@ -135,19 +138,23 @@ def measure(
         sides = [list(group) for _, group in groupby(found, lambda one: one.context.id)]
         sample = [one for side in drawn.sample(sides, len(sides)) for one in side][:cases]
     threads = str(torch.get_num_threads())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         places = {"torch": Path(folder) / "torch", "onnx": Path(folder) / "onnx"}
         for kind, place in places.items():
             lend.write(agent.task.model, place, name=model, graph=kind == "onnx")
         worker = Path(__file__).with_name("rerank_peer.py")
-        started: dict[str, Side] = {OURS: Side(OURS, [sys.executable, __file__, "--serve", model, threads, numbers])}
+
+        def start(name: str, python: str, *arguments: str | Path) -> Side:
+            side = Side(name, [python, *arguments])
+            opened.callback(side.close)
+            return side
+
+        started = {OURS: start(OURS, sys.executable, __file__, "--serve", model, threads, numbers)}
         for name in SIDES:
             source = packaged() if name == PLAIN else places[name.partition(",")[0]]
-            python = peer or sys.executable
+            python = (peer if "onnx" in name else None) or sys.executable
             try:
-                started[name] = Side(
-                    name, [python if "onnx" in name else sys.executable, worker, name, source, threads]
-                )
+                started[name] = start(name, python, worker, name, source, threads)
             except InputError as error:
                 print(error, file=sys.stderr)
         return _measured(agent, sample, started, single=single, drawn=drawn, what=order)

@@ -238,3 +238,20 @@ def test_every_script_is_in_the_readme() -> None:
     assert "selection_step.py" in scripts
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert [name for name in scripts if f"`{name}`" not in readme] == []
+
+
+@pytest.mark.slow
+def test_reranking_beside_sentence_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rerank = importlib.import_module("rerank")
+    path = tmp_path / "toy.jsonl"
+    jsonl.write(toy.Selection(dialogues=8).split("valid"), path)
+    options = ["--cases", "3", "--single", "2", "--order", "dialogues", "--data", str(path), "--json"]
+    assert rerank.main([*options, "--threads", str(torch.get_num_threads()), "--numbers", "32-true"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) >= KEYS
+    assert result["equal"] is True
+    assert result["taken"].startswith("torch")  # its ONNX backend needs other libraries
+    assert result["hits@1"]["ours"] == result["hits@1"]["torch, single precision"]
+    assert set(result["milliseconds"]) == {*result["variants"], "ours, the next turn of a chat"}
+    assert all(0 < taken["p50"] <= taken["p95"] for taken in result["milliseconds"].values())
+    assert all(amount > 100 for amount in result["megabytes"].values())
