@@ -8,21 +8,18 @@ pretrained model has it too.
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from personae.data import lines
+from personae.nn.processor import eight_bits
 
 FORM = {"form": "int8"}
 """The metadata of a small file."""
 
 SCALE = ".scale"
 """Ends the name of the scales (rows, 1) of a matrix."""
-
-STEPS = 127
-"""The largest of the eight-bit numbers."""
 
 
 def write(model: nn.Module, path: Path, *, small: bool = False) -> None:
@@ -58,7 +55,5 @@ def _rounded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if value.dim() != 2 or not value.is_floating_point():
             found[name] = value
             continue
-        scale = (value.abs().amax(1, keepdim=True) / STEPS).clamp(min=torch.finfo(value.dtype).tiny)
-        found[name] = (value / scale).round().to(torch.int8)
-        found[name + SCALE] = scale
+        found[name], found[name + SCALE] = eight_bits(value)
     return found

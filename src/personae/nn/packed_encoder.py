@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from personae.nn.cross_encoder import CrossEncoder, told_apart
 from personae.nn.packed import Attention, Packed, Seen, groups
+from personae.nn.processor import eight_bits
 
 Linear = Callable[[Tensor], Tensor]
 """Makes other features of those of tokens (T, ...)."""
@@ -141,12 +142,6 @@ def _eight_bits(weight: Tensor, bias: Tensor) -> Linear:
         return torch.addcmul(bias, found.mul_(sizes), scales)
 
     return linear
-
-
-def eight_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (N, W) as whole numbers up to 127, and what they are to be multiplied with (N, 1)."""
-    scales = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(rows.dtype).tiny)
-    return (rows / scales).round_().to(torch.int8), scales
 
 
 def means(states: Tensor, packed: Packed) -> Tensor:

@@ -3,6 +3,10 @@
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
+
+STEPS = 127
+"""The largest of the eight-bit numbers."""
 
 Numbers = Literal["auto", "32-true", "bf16-mixed", "int8"]
 """The fastest of this processor; of 32 bits; of 16 where they suffice; or matrices of eight, whose products are of
@@ -17,3 +21,9 @@ def fastest() -> Numbers:
     if able.get("avx512_bf16") or able.get("amx_bf16"):
         return "bf16-mixed"
     return "int8" if able.get("avx512_vnni") or able.get("avx_vnni") else "32-true"
+
+
+def eight_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (N, W) as whole numbers up to `STEPS`, and what they are to be multiplied with (N, 1)."""
+    scales = (rows.abs().amax(1, keepdim=True) / STEPS).clamp(min=torch.finfo(rows.dtype).tiny)
+    return (rows / scales).round_().to(torch.int8), scales
