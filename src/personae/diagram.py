@@ -30,5 +30,10 @@ def save(path: Path, bins: Sequence[Bin]) -> None:
         ylabel="how often it is right",
         title=f"expected calibration error {expected_error(bins):.3f}, {count:,} cases",
     )
+    write(path, figure)
+
+
+def write(path: Path, figure: Figure) -> None:
+    """Writes a figure as SVG, its words as text, the same whenever it is written."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "personae"}), lines.whole(path) as file:
         figure.savefig(file, format="svg", metadata={"Date": None})

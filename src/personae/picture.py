@@ -8,15 +8,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from personae import diagram
 from personae.console import plain
-from personae.data import lines
 from personae.types import Attention, Effect, Explained
 
 WIDTH, MARGIN, CELL = 11.0, 0.25, 0.19  # of the page, around it, and of a word's square
@@ -35,10 +34,9 @@ MAP, SPEAKS_FOR, AGAINST = "Blues", "#0f766e", "#be123c"
 def save(path: Path, explained: Explained, speakers: Sequence[str], *, unit: str, about: str) -> None:
     """Writes the picture of a candidate as SVG, its words as text. `speakers` are those of the context's utterances,
     "self" or "partner", `unit` is what the effects are changes of, and `about` is said below the reply."""
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "personae", "text.parse_math": False, "font.size": 8}
-    with matplotlib.rc_context(settings), warnings.catch_warnings(), lines.whole(path) as file:
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 8}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph|Matplotlib currently does not support")  # whoever shows it has fonts
-        draw(explained, speakers, unit=unit, about=about).savefig(file, format="svg", metadata={"Date": None})
+        diagram.write(path, draw(explained, speakers, unit=unit, about=about))
 
 
 def draw(explained: Explained, speakers: Sequence[str], *, unit: str, about: str) -> Figure:
