@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,32 @@ def test_personas_and_words_are_left_out() -> None:
     assert [example.target for example in told] == [example.target for example in cases()]
 
 
-@pytest.mark.parametrize("name", ["replier", "partner", "words"])
+def test_lines_are_told_in_other_words(tmp_path: Path) -> None:
+    path = tmp_path / "rewordings.tsv"
+    path.write_text(f"{LINES[0]}\ta cup warms me\tmy kettle is never cold\n{LINES[1]}\tgive me a cone\n")
+    variation = Variation(replier=0, partner=0, words=0, reworded=0.5, rewordings=str(path))
+    told = [lines for case in variation.apply(cases(), seed="0") for lines in facts(case) if len(lines) == 3]
+    new = [line for lines in told for line in lines if line not in LINES]
+    assert set(new) == {"a cup warms me", "my kettle is never cold", "give me a cone"}
+    assert 0.4 < len(new) / (2 * len(told)) < 0.6
+    assert all(LINES[2] in lines for lines in told)
+
+
+def test_words_of_what_was_said_are_left_out() -> None:
+    long = tuple(Turn(place % 2, f"the {place} quick brown foxes and dogs") for place in range(4))
+    examples = [
+        Example(replace(case.context, turns=long[:length]), case.target) for case in cases() for length in (3, 4)
+    ]
+    told = Variation(said=0.25).apply(examples, seed="0")
+    words = [len(turn.text.split()) for example in told for turn in example.context.turns]
+    assert 0.7 < sum(words) / len(words) / 7 < 0.8
+    sides: dict[tuple[str, int], list[tuple[Turn, ...]]] = {}
+    for example in told:
+        sides.setdefault((example.context.id, example.target.speaker), []).append(example.context.turns)
+    assert all(longer[:3] == shorter for shorter, longer in sides.values())
+
+
+@pytest.mark.parametrize("name", ["replier", "partner", "words", "said", "reworded"])
 def test_shares(name: str) -> None:
     with pytest.raises(InputError, match=f"task.variation.{name}: 1.0 is not at least 0 and less than 1"):
         Variation(**{name: 1.0})
