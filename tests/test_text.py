@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from personae.text import EACH, PAD, UNKNOWN, Kept, Vocabulary, words
+from personae.text import EACH, PAD, UNKNOWN, Kept, Vocabulary, standard, words
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,18 @@ def test_what_was_made_of_texts_is_kept_while_there_is_room() -> None:
         kept.update((one, 1) for one in new)
         assert all(one in kept for one in batch)
     assert set(kept) == set("ae")  # the others were forgotten where there was no room and one was new
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see https://a.b/c?d and www.x.org !", "see url and url !"),
+        ("mail me at a.b@c.de now", "mail me at email now"),
+        ("i am 30 , born 1990-01-02 , with 3.5 cats", "i am digit , born digit , with digit cats"),
+        ("the 1st of 2nd", "the 1st of 2nd"),
+        ("so so good !!! really ? ?? yes", "so good ! really ? yes"),
+        ("That that that is his history", "That is his history"),
+    ],
+)
+def test_standard(text: str, expected: str) -> None:
+    assert standard(text) == expected

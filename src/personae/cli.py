@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from personae import corpora, exports, options
+from personae import corpora, exports, judging, options
 from personae.types import InputError, Whose
 
 
@@ -315,6 +315,7 @@ COMMANDS: dict[str, Any] = {
     "record": exports.record,
     "calibrate": calibrate,
     "export": exports.export,
+    "perhits": judging.perhits,
 }
 
 

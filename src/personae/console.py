@@ -112,6 +112,20 @@ def reproduction(result: dict[str, Any]) -> None:
         print(f"{count} not run: {why}")
 
 
+def per_hits(result: dict[str, Any]) -> None:
+    """Prints Per-Hits@k of responses beside chance and, where there are any, real responses."""
+    real = result.get("real")
+    rows = [
+        (name, _valued(row), f"{result['chance'][name]:.4f}", *([_valued(real[name])] if real else []))
+        for name, row in result["metrics"].items()
+    ]
+    columns = ("metric", "responses [95 %]", "chance", *(["real responses [95 %]"] if real else []))
+    counts = f"{result['n']:,} responses, {result['users']:,} users, scorer {result['scorer']}"
+    table(columns, rows, title=f"{result['responses']}: {counts}", right=columns[1:])
+    for what, count in result["left_out"].items():
+        print(f"{count} {what}")
+
+
 def models(found: Sequence[dict[str, Any]]) -> None:
     """Prints the models: what each does, its paper, and its recipes with what these reached. Lines are as long as they
     must be, so that a terminal breaks them, and a name can be copied."""
@@ -154,6 +168,10 @@ def as_json(content: Any) -> None:
 
 def _drawn(draw: dict[str, str]) -> str:
     return f"candidates {draw['name']} ({draw['sha256'][:12]})"
+
+
+def _valued(row: dict[str, Any]) -> str:
+    return f"{row['value']:.4f} {_interval(row)}"
 
 
 def _interval(row: dict[str, Any], *, places: int = 4) -> str:

@@ -20,6 +20,23 @@ _WORD = re.compile(
 )
 
 
+_STANDARD = (
+    (re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE), "url"),
+    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "email"),
+    (re.compile(r"(?<!\w)\d+(?:[.,:/-]\d+)*(?!\w)"), "digit"),
+    (re.compile(r"([^\w\s])(?:\s*\1)+"), r"\1"),
+    (re.compile(r"\b(\w+)(?:\s+\1\b)+", re.IGNORECASE), r"\1"),
+)
+
+
+def standard(text: str) -> str:
+    """A text whose addresses and numbers are the words url, email and digit, and where neither a mark nor a word is
+    repeated one after another (Wu et al., GEM 2021, section 5.1, https://aclanthology.org/2021.gem-1.5)."""
+    for pattern, instead in _STANDARD:
+        text = pattern.sub(instead, text)
+    return text
+
+
 def words(text: str) -> list[str]:
     """Lower-cased words and punctuation marks, every mark a word of its own: "I'm fine." is i ' m fine ."""
     return _WORD.findall(text.lower())

@@ -11,7 +11,12 @@ Cases to be ranked have a form of their own:
 
     {"id": "c1", "persona": ["i like cats ."], "context": ["hi !"], "candidates": ["hello .", "no , thanks ."]}
 
-`persona`, `partner` (optional, the lines about the other speaker) and `context` may be `[]`, `id` is optional."""
+`persona`, `partner` (optional, the lines about the other speaker) and `context` may be `[]`, `id` is optional.
+
+What users said, without the dialogues, is a message a line, or all of a user's in one or more lines:
+
+    {"user": "u1", "text": "i sail ."}
+    {"user": "u1", "history": ["i sail .", "my boat is red ."]}"""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +31,7 @@ from personae.types import Case, Dialogue, InputError, Persona, Speaker, Turn
 _DIALOGUE = {"id", "speakers", "personas", "turns"}
 _TURN = {"speaker", "text", "candidates"}
 _CASE = {"id", "persona", "partner", "context", "candidates"}
+_MESSAGE = {"user", "text", "history"}
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any])
 
 
@@ -94,6 +100,21 @@ def case(line: bytes, where: str) -> tuple[str | None, Case]:
     persona, context = (texts(fields.get(field), where, field) for field in ("persona", "context"))
     partner = texts(fields.get("partner", []), where, "partner")
     return name, {"candidates": candidates, "persona": persona, "context": context, "partner": partner}
+
+
+def messages(path: Path) -> Iterator[tuple[str, str]]:
+    """Who said something, and what, in the order of the file. A message may be empty. InputError names file, line and
+    field."""
+    for number, fields in records(path):
+        where = f"{path}:{number}"
+        _spelt(fields, _MESSAGE, where, "", alike=0.6)
+        user = _text(fields.get("user"), where, "user")
+        if ("text" in fields) == ("history" in fields):
+            raise InputError(f"{where}: field text: one message is wanted there, or a list of them in history")
+        said = _of(fields["history"], list, where, "history") if "history" in fields else [fields["text"]]
+        for place, text in enumerate(said):
+            field = f"history[{place}]" if "history" in fields else "text"
+            yield user, _text(text, where, field) if text != "" else ""
 
 
 def texts(value: object, where: str, field: str) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""Per-Hits@k: whether a response sounds like the user it was written for.
+
+Wu, Ma and Yang, Personalized Response Generation via Tensor Factorization, GEM 2021, section 5.3
+(https://aclanthology.org/2021.gem-1.5): the perplexity of a response is taken under a language model of each of N
+users; Per-Hits@k is the share of responses for which that of their own user is among the k lowest. A response that
+says nothing of anybody has 1 chance in N / k; real responses of users, on which the models were not trained, show how
+much there is to find. Users whose perplexities are equal share their ranks, as in `ranking`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personae.metrics.ranking import ranks
+from personae.types import InputError, Row
+
+Floats = NDArray[np.float64]
+
+MOST = 5
+"""The paper's greatest k; it also averages over those up to it."""
+
+
+def rows(perplexities: Floats, users: Sequence[str], owners: Sequence[str]) -> list[Row]:
+    """What is measured of responses, from their `perplexities` (responses, N) under the models of `users`. The owner
+    of each is the user that it was written for, and groups it for intervals. InputError names an owner who is no
+    user."""
+    places = {user: place for place, user in enumerate(users)}
+    for owner in owners:
+        if owner not in places:
+            raise InputError(f"user {owner!r} has a response but no history: give one, or leave the response out")
+    scores = (-perplexities).tolist()
+    return [
+        Row(f"{owner}#{number}", owner, tuple(row), places[owner])
+        for number, (owner, row) in enumerate(zip(owners, scores, strict=True))
+    ]
+
+
+def metrics(measured: Sequence[Row], *, most: int = MOST) -> dict[str, list[float]]:
+    """{"per-hits@1/N", ..., "per-hits@`most`/N", "per-hits-avg/N"}, one number a response. InputError where `most` is
+    more than N."""
+    among = len(measured[0].scores) if measured else 0
+    if not 1 <= most <= among:
+        raise InputError(f"k: {most} is not between 1 and the number of users, {among}")
+    found = ranks(measured)
+    hits = {f"per-hits@{k}/{among}": (found <= k).astype(float) for k in range(1, most + 1)}
+    hits[f"per-hits-avg/{among}"] = np.mean(list(hits.values()), axis=0)
+    return {name: values.tolist() for name, values in hits.items()}
+
+
+def chance(users: int, *, most: int = MOST) -> dict[str, float]:
+    """The same of a random ranking."""
+    shares = {f"per-hits@{k}/{users}": k / users for k in range(1, most + 1)}
+    return {**shares, f"per-hits-avg/{users}": (most + 1) / 2 / users}

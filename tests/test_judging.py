@@ -1,0 +1,93 @@
+"""`personae perhits`, on responses that anybody wrote."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personae.cli import main
+
+TOPICS = {"ann": "boat sail wind sea harbour", "bob": "soup pot salt stove spoon", "cid": "dog lead walk park bone"}
+
+
+def write(path: Path, messages: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(message) + "\n" for message in messages), encoding="utf-8")
+    return str(path)
+
+
+def said(user: str, seed: int) -> str:
+    return " ".join(["i", *random.Random(f"{user}{seed}").choices(TOPICS[user].split(), k=5)])
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> str:
+    each = [{"user": user, "text": said(user, seed)} for user in TOPICS for seed in range(20)]
+    return write(tmp_path / "histories.jsonl", [*each, {"user": "ann", "history": ["i sail .", "my boat ."]}])
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["perhits", *arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_own_words_hit_and_those_of_others_do_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str
+) -> None:
+    own = write(tmp_path / "own.jsonl", [{"user": user, "text": said(user, 99)} for user in TOPICS])
+    moved = dict(zip(TOPICS, ["bob", "cid", "ann"], strict=True))
+    others = write(tmp_path / "others.jsonl", [{"user": user, "text": said(moved[user], 99)} for user in TOPICS])
+    found = measured(capsys, "--responses", others, "--histories", histories, "--real", own, "-k", "1")
+    assert {name: row["value"] for name, row in found["real"].items()} == {"per-hits@1/3": 1, "per-hits-avg/3": 1}
+    assert found["metrics"]["per-hits@1/3"]["value"] == 0
+    assert found["chance"] == {"per-hits@1/3": pytest.approx(1 / 3), "per-hits-avg/3": pytest.approx(1 / 3)}
+    assert (found["n"], found["users"], found["scorer"], found["left_out"]) == (3, 3, "ngram-3", {})
+
+
+def test_a_table_says_what_was_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str) -> None:
+    responses = [{"user": user, "text": said(user, 3)} for user in TOPICS]
+    path = write(tmp_path / "responses.jsonl", [*responses, {"user": "ann", "text": ""}])
+    assert main(["perhits", "--responses", path, "--histories", histories, "--users", "2", "-k", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "3 responses, 2 users, scorer ngram-3" in " ".join(out.split())
+    assert f"1 of {path} left out: their users are none of the 2 with the most messages" in out
+    assert f"2 of {path} stand in their users' histories, word for word" in out
+
+
+def test_users_with_the_same_history_share_their_ranks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    histories = write(tmp_path / "h.jsonl", [{"user": user, "text": "my boat is red"} for user in ("ann", "bob")])
+    responses = write(tmp_path / "r.jsonl", [{"user": "ann", "text": "my red boat"}, {"user": "bob", "text": "?"}])
+    found = measured(capsys, "--responses", responses, "--histories", histories, "-k", "2")
+    assert {name: row["value"] for name, row in found["metrics"].items()} == {
+        "per-hits@1/2": 0,
+        "per-hits@2/2": 1,
+        "per-hits-avg/2": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "message"),
+    [
+        ([{"user": "eve", "text": "hi"}], ["-k", "1"], "user 'eve' has a response, but no history in "),
+        ([{"user": "ann", "text": "hi"}], ["-k", "4"], "-k: 4 is not between 1 and 3, the number of users"),
+        ([{"user": "ann"}], ["-k", "1"], "r.jsonl:1: field text: one message is wanted there"),
+        ([{"user": "ann", "text": 3}], ["-k", "1"], "r.jsonl:1: field text: is a number: a text is wanted"),
+        ([{"text": "hi"}], ["-k", "1"], "r.jsonl:1: field user: is missing: a text is wanted"),
+        ([{"user": "cid", "text": "hi"}], ["--users", "2", "-k", "1"], "holds no response of a user who is measured"),
+    ],
+)
+def test_mistakes(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    histories: str,
+    lines: list[dict[str, Any]],
+    more: list[str],
+    message: str,
+) -> None:
+    responses = write(tmp_path / "r.jsonl", lines)
+    assert main(["perhits", "--responses", responses, "--histories", histories, *more]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
