@@ -85,10 +85,10 @@ class Side:
         self.process.communicate()
 
 
-def serve(model: str, threads: str, numbers: str) -> None:
+def serve(model: str, threads: str, precision: str) -> None:
     """Our side, in its process."""
     torch.set_num_threads(int(threads))
-    agent = Agent.load(model, numbers=numbers)  # type: ignore[arg-type]
+    agent = Agent.load(model, precision=precision)  # type: ignore[arg-type]
     print(json.dumps({}), flush=True)
     for line in sys.stdin:
         cases = json.loads(line)["case"]
@@ -118,7 +118,7 @@ def measure(
     dialogues: Sequence[Dialogue],
     *,
     model: str,
-    numbers: str,
+    precision: str,
     cases: int,
     single: int,
     order: str,
@@ -127,7 +127,7 @@ def measure(
     **_: Any,
 ) -> dict[str, Any]:
     """The result that `--json` prints. InputError where the dialogues have too few examples."""
-    agent = Agent.load(model, numbers="32-true")
+    agent = Agent.load(model, precision="32-true")
     found = examples(offered(dialogues)[0])
     if len(found) < cases:
         raise InputError(f"--cases: {cases} are more than the file's {len(found)} examples: ask for fewer")
@@ -149,7 +149,7 @@ def measure(
             opened.callback(side.close)
             return side
 
-        started = {OURS: start(OURS, sys.executable, __file__, "--serve", model, threads, numbers)}
+        started = {OURS: start(OURS, sys.executable, __file__, "--serve", model, threads, precision)}
         for name in SIDES:
             source = packaged() if name == PLAIN else places[name.partition(",")[0]]
             python = (peer if "onnx" in name else None) or sys.executable
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser(__doc__ or "")
     parser.set_defaults(threads=os.cpu_count() or 1)
     parser.add_argument("--model", default="persona-reranker", help="a run folder, or a shipped model, of the reranker")
-    parser.add_argument("--numbers", default="auto", help="of ours: auto, 32-true, bf16-mixed or int8")
+    parser.add_argument("--precision", default="auto", help="of ours: auto, 32-true, bf16-mixed or int8")
     parser.add_argument("--cases", type=command.positive, default=320, help="how many are scored")
     parser.add_argument("--single", type=command.positive, default=40, help="how many are scored one at a time")
     parser.add_argument("--order", choices=("dialogues", "random"), default="random", help="of the cases")

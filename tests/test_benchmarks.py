@@ -246,7 +246,7 @@ def test_reranking_beside_sentence_transformers(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "toy.jsonl"
     jsonl.write(toy.Selection(dialogues=8).split("valid"), path)
     options = ["--cases", "3", "--single", "2", "--order", "dialogues", "--data", str(path), "--json"]
-    assert rerank.main([*options, "--threads", str(torch.get_num_threads()), "--numbers", "32-true"]) == 0
+    assert rerank.main([*options, "--threads", str(torch.get_num_threads()), "--precision", "32-true"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result) >= KEYS
     assert result["equal"] is True

@@ -96,12 +96,15 @@ def test_no_more_cases_are_read_than_are_needed(agent: Agent) -> None:
 
 def test_a_case_that_cannot_be_ranked_does_not_stop_the_others(agent: Agent) -> None:
     good: Case = {"candidates": ["a cat"]}
-    first, second, third, fourth = agent.rank_many([good, {"candidates": []}, {"candidates": ["a", " "]}, good])
+    strange: Any = {"candidate": ["a"]}
+    given = [good, {"candidates": []}, {"candidates": ["a", " "]}, good, strange]
+    first, second, third, fourth, fifth = agent.rank_many(given)
     assert isinstance(first, list)
     assert first == fourth
     assert "there are none to rank" in str(second)
     assert isinstance(third, InputError)
     assert "number 1, counted from 0, is empty" in str(third)
+    assert "candidate: is no part of a case, which are candidates, persona" in str(fifth)
 
 
 @pytest.mark.parametrize("whose", ["none", "self"])
@@ -195,6 +198,8 @@ WRONG = {
     b'{"candidates": ["a"], "candidates": ["b"], "persona": [], "context": []}': "field candidates is there more than",
     b'{"candidates": ["caf\xe9"], "persona": [], "context": []}': "byte 20 of the line is not UTF-8",
     b'{"candidates": ["\\ud800"], "persona": [], "context": []}': "field candidates[0]: holds half a surrogate pair",
+    b'{"candidat\\ud800es": ["a"], "persona": [], "context": []}': r"candidat\ud800es: is not known, candidates",
+    b'{"x\\ud800": 1, "x\\ud800": 2}': r"field x\ud800 is there more than once",
 }
 
 

@@ -46,6 +46,24 @@ def test_an_agent_tells_probabilities(calibrated: Path) -> None:
     assert 0 < sum(likely) < 1
 
 
+def test_what_is_offered_twice_is_one_answer(calibrated: Path) -> None:
+    agent = Agent.load(str(calibrated))
+    about = {"persona": ["i like cats"], "context": ["hello"]}
+    once, twice = (agent.rank(candidates=["hi", "ho", *["hey"] * count], **about) for count in (1, 5))
+    assert {one.text: one.probability for one in twice} == {one.text: one.probability for one in once}
+    assert agent.none_fits(twice) == agent.none_fits(once)
+
+
+def test_bulk_tells_that_none_fits(calibrated: Path, tmp_path: Path) -> None:
+    agent = Agent.load(str(calibrated))
+    case = {"candidates": ["hi", "ho", "hey"], "persona": ["i like cats"], "context": ["hello"]}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case))
+    files = ["--input", str(tmp_path / "cases.jsonl"), "--output", str(tmp_path / "ranked.jsonl")]
+    assert main(["rank", str(calibrated), *files, "--top", "1"]) == 0
+    row = json.loads((tmp_path / "ranked.jsonl").read_text())
+    assert row["none"] == pytest.approx(agent.none_fits(agent.rank(**case)))
+
+
 def test_without_calibration_there_are_none() -> None:
     agent = Agent.load("tfidf")
     ranked = agent.rank(candidates=["hi", "ho"], persona=["i like cats"], context=["hello"])

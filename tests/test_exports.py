@@ -1,6 +1,8 @@
 """What is exported is the model that was trained."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from personae import run
 from personae.agent import Agent
 from personae.cli import main
 from personae.data import lines
+
+FullDisk = Callable[[int], AbstractContextManager[None]]
 
 CASE: dict[str, Any] = {
     "candidates": ["I feed my two cats.", "I repair old cars.", "The weather is fine."],
@@ -53,6 +57,29 @@ def test_a_full_folder_stays_as_it_is(trained: Path, tmp_path: Path, capsys: pyt
     assert main(["export", str(trained), "--to", "small", "--out", str(tmp_path)]) == 2
     assert "is not an empty folder; name another" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("to", ["small", "transformers"])
+def test_what_cannot_be_written_leaves_nothing(
+    to: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], full_disk: FullDisk
+) -> None:
+    out = tmp_path / "out"
+    with full_disk(1_000_000):
+        assert main(["export", str(trained), "--to", to, "--out", str(out)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_weights_of_its_own_or_with_damaged_ones(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["export", "tfidf", "--to", "small", "--out", str(tmp_path / "out")]) == 2
+    assert "tfidf: needs no training, so that there is nothing to export" in capsys.readouterr().err
+    damaged = run.load(str(trained))
+    next(damaged.model.parameters()).data.fill_(torch.nan)
+    monkeypatch.setattr(run, "load", lambda name: damaged)
+    assert main(["export", str(trained), "--to", "small", "--out", str(tmp_path / "out")]) == 2
+    assert "a weight is no number" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

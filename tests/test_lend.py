@@ -19,6 +19,7 @@ from personae.types import Example, InputError
 Folder = Callable[[str], Path]
 
 LONG = " ".join(["i walk my dog along the river every morning before work"] * 9)
+LONGEST = " ".join([LONG] * 6)  # which is more than the tokens that a BERT reads
 
 CASES: list[dict[str, Any]] = [
     {
@@ -34,6 +35,11 @@ CASES: list[dict[str, Any]] = [
         "candidates": ["is your dog not tired of walking ?", "my favourite food is pizza ."],
         "persona": ["i am ann ."],
         "context": [LONG] * 20,
+    },
+    {
+        "candidates": ["i have two cats .", "rice and beans tonight ."],
+        "persona": [],
+        "context": [f"{LONGEST} what do you cook tonight ?"],
     },
 ]
 
@@ -119,6 +125,20 @@ def test_eight_bits_rank_as_all_do(agent: Agent, folder: Folder) -> None:
     assert spearmanr(one, other).statistic > 0.97
 
 
+def test_a_marker_in_a_reply_is_no_word(folder: Folder) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    source = folder("transformers")
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    model = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=True)
+    inputs = tokenizer(["[you] any pets ?"] * 2, ["[me] two dogs", "two dogs"], padding=True, return_tensors="pt")
+    assert model(**inputs).logits.isfinite().all()
+    with pytest.raises(ValueError, match="token_type_ids are needed"):
+        model(inputs["input_ids"])
+    with pytest.raises(ValueError, match="labels cannot be learnt here"):
+        model(**inputs, labels=torch.ones(2))
+
+
 @pytest.mark.parametrize("to", ["transformers", "onnx"])
 def test_what_the_card_says_can_be_run(folder: Folder, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     card = (folder(to) / "README.md").read_text(encoding="utf-8")
@@ -131,9 +151,9 @@ def test_what_the_card_says_can_be_run(folder: Folder, to: str, capsys: pytest.C
         assert float(fits) > float(other)
 
 
-def test_what_is_no_reranker_stays_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "minilm", "--to", "transformers", "--out", str(tmp_path / "out")]) == 2
-    assert "minilm: is no persona reranker, which is what other libraries read" in capsys.readouterr().err
+def test_what_is_no_reranker_stays_here(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="minilm: is no persona reranker, which is what other libraries read"):
+        lend.write(personae.load("minilm").task.model, tmp_path / "out", name="minilm", graph=False)
     assert not (tmp_path / "out").exists()
 
 

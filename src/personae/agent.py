@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
 from personae import run
+from personae.data.texts import Owner, example_of, listed, with_persona
 from personae.metrics.calibration import Calibration
 from personae.nn.processor import Numbers, fastest
 from personae.tasks.base import Task
@@ -18,19 +19,14 @@ from personae.text import UNKNOWN, words
 from personae.types import (
     Attention,
     Case,
-    Dialogue,
     Effect,
     Example,
     Explained,
     InputError,
-    Persona,
     Ranked,
-    Speaker,
-    Turn,
     check,
 )
 
-Owner = Literal["self", "partner"]
 OWNERS: tuple[Owner, ...] = ("self", "partner")
 
 log = logging.getLogger(__name__)
@@ -42,33 +38,36 @@ COMPANY = 100
 """Among how many candidates, the best, it is told what a persona line does to one: to score them all again without each
 line would take long where there are thousands."""
 
+NOISE = {"32-true": 1e-6, "bf16-mixed": 0.1, "int8": 0.2}
+"""By how much rounding may change a score, by what was read of a conversation before."""
+
 _Item = TypeVar("_Item")
 
 
 class Agent:
-    """Ranks replies with a loaded model, which computes in `numbers`. Where these are "auto", a model that is told of
-    them (`compute_in`) takes the fastest of this processor, which round its scores a little, and others those of 32
-    bits. InputError where a model cannot compute in them."""
+    """Ranks replies with a loaded model, which computes in a `precision`. Where that is "auto", a model that can be
+    told of it (`compute_in`) takes the fastest of this processor, which rounds its scores a little, and others 32 bits.
+    InputError where a model cannot compute in it."""
 
-    def __init__(self, task: Task, *, name: str | None = None, numbers: Numbers = "auto") -> None:
+    def __init__(self, task: Task, *, name: str | None = None, precision: Numbers = "auto") -> None:
         self.task: Any = task.eval()  # with what ranking asks of it
         self.name = name or type(self.task.model).__name__
         self._said: set[str] = set()
-        check("numbers", numbers, Numbers)
+        check("precision", precision, Numbers)
         able = hasattr(self.task.model, "compute_in")
-        if numbers == "int8" and not able:
-            raise InputError(f"numbers: {self.name} cannot compute in int8; leave it out")
-        if numbers == "auto":
-            numbers = fastest() if able else "32-true"
+        if precision == "int8" and not able:
+            raise InputError(f"precision: {self.name} cannot compute in int8; leave it out")
+        if precision == "auto":
+            precision = fastest() if able else "32-true"
         if able:
-            self.task.model.compute_in(numbers)
-        self.numbers: Numbers = numbers
+            self.task.model.compute_in(precision)
+        self.precision: Numbers = precision
 
     @classmethod
-    def load(cls, model: str, *, numbers: Numbers = "auto") -> Self:
+    def load(cls, model: str, *, precision: Numbers = "auto") -> Self:
         """An agent with the model of a run folder, one that comes with the package or one that needs no training, by
         its name ("minilm"). InputError where there is none."""
-        return cls(run.load(str(model)), name=str(model), numbers=numbers)
+        return cls(run.load(str(model)), name=str(model), precision=precision)
 
     @property
     def scale(self) -> str:
@@ -99,15 +98,16 @@ class Agent:
         scores = self._scores(example)
         ranked = self._in_order(example, scores)
         places = [one.index for one in ranked[:explain]]
-        facts = map(_weightiest, self._effects(example, scores, places, ("self",)) if explain else [])
+        effects = self._effects(example, scores, places, ("self",)) if explain else []
+        facts = [_weightiest(each, NOISE[self.precision]) for each in effects]
         moved = self._moved(example, scores) if explain else [None] * len(scores)
         return [replace(one, fact=fact, moved=moved[one.index]) for one, fact in zip_longest(ranked, facts)]
 
     def none_fits(self, ranked: Sequence[Ranked]) -> float | None:
         """The probability that none of the candidates fits, all of which were `ranked`; None where the model is not
         calibrated. Where it is the greatest of all, better say nothing."""
-        likely = [one.probability for one in ranked if one.probability is not None]
-        return max(0.0, 1.0 - sum(likely)) if likely else None
+        likely = {one.text: one.probability for one in ranked if one.probability is not None}
+        return max(0.0, 1.0 - sum(likely.values())) if likely else None
 
     def rank_many(self, cases: Iterable[Case]) -> Iterator[list[Ranked] | InputError]:
         """Ranks one case after another as `rank` does, several at once. What it gives is in the order of the cases, and
@@ -170,9 +170,11 @@ class Agent:
 
     def _examined(self, case: Case) -> Example | InputError:
         """The example that a case makes, or what is wrong with it."""
-        about = case.get("persona", ()), case.get("context", ()), case.get("partner", ())
         try:
-            example, unread = self._example(case["candidates"], *about)
+            if strange := case.keys() - Case.__annotations__:
+                raise InputError(f"{min(strange)}: is no part of a case, which are {', '.join(Case.__annotations__)}")
+            about = case.get("persona", ()), case.get("context", ()), case.get("partner", ())
+            example, unread = self._example(case.get("candidates", ()), *about)
         except InputError as error:
             return error
         for what in unread:
@@ -183,14 +185,14 @@ class Agent:
         self, candidates: Sequence[str], persona: Sequence[str], context: Sequence[str], partner: Sequence[str]
     ) -> tuple[Example, list[str]]:
         """The example that texts make, and what is not read of its personas."""
-        candidates, persona = _texts("candidates", candidates), _texts("persona", persona)
-        context, partner = _texts("context", context), _texts("partner", partner)
+        candidates, persona = listed("candidates", candidates), listed("persona", persona)
+        context, partner = listed("context", context), listed("partner", partner)
         if not candidates:
             raise InputError("candidates: there are none to rank; give at least one reply")
         unread = [*self._unread(persona, "self"), *self._unread(partner, "partner")]
         persona, partner = self._read(persona, "self"), self._read(partner, "partner")
         self._warn_of_cuts(persona + partner, context, candidates)
-        return _example(candidates, persona, context, partner), unread
+        return example_of(candidates, persona, context, partner), unread
 
     def _unread(self, lines: tuple[str, ...], whose: Owner) -> Iterator[str]:
         """Says which lines of a persona the model does not read."""
@@ -240,9 +242,13 @@ class Agent:
     def _in_order(self, example: Example, scores: Sequence[float]) -> list[Ranked]:
         """The candidates of an example, best first."""
         calibration: Calibration | None = self.task.calibration
-        likely = calibration.probabilities(scores)[0] if calibration else [None] * len(scores)
         texts = example.target.candidates
-        return [Ranked(texts[place], scores[place], place, probability=likely[place]) for place in _order(scores)]
+        each = dict(zip(texts, scores, strict=True))  # what is offered twice is one answer
+        shares = calibration.probabilities(list(each.values()))[0] if calibration else [None] * len(each)
+        likely = dict(zip(each, shares, strict=True))
+        return [
+            Ranked(texts[place], scores[place], place, probability=likely[texts[place]]) for place in _order(scores)
+        ]
 
     def _check(self, scores: Sequence[float]) -> None:
         """InputError where a score is not finite."""
@@ -271,7 +277,7 @@ class Agent:
     def _scored(self, examples: Sequence[Example]) -> list[list[float]]:
         """The scores of several examples, those of like size scored together."""
         found: dict[int, list[float]] = {}
-        half = torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.numbers == "bf16-mixed")
+        half = torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
         with torch.inference_mode(), half:
             for batch in self.task.held_out(examples):
                 scores = self.task.scores(batch.examples, batch.inputs.to(self.task.device))
@@ -280,7 +286,7 @@ class Agent:
 
     def _moved(self, example: Example, scores: list[float]) -> list[float]:
         """What each candidate gains by the persona of the one who replies."""
-        without = self._scores(_with_persona(example, "self", ()))
+        without = self._scores(with_persona(example, "self", ()))
         pairs = zip(self._comparable(example, scores), self._comparable(example, without), strict=True)
         return [one - other for one, other in pairs]
 
@@ -300,7 +306,7 @@ class Agent:
         for whose in owners:
             lines = self._read(example.facts(whose), whose)
             for number, line in enumerate(lines):
-                less = _with_persona(example, whose, lines[:number] + lines[number + 1 :])
+                less = with_persona(example, whose, lines[:number] + lines[number + 1 :])
                 if sequences is not None and sequences == self._sequences(less):
                     changes: list[float | None] = [None] * len(places)
                 else:
@@ -365,36 +371,7 @@ def _order(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda place: -scores[place])
 
 
-def _texts(name: str, texts: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(texts, Iterable) and not isinstance(texts, str):
-        listed = tuple(texts)
-        if all(isinstance(text, str) for text in listed):
-            for place, text in enumerate(listed):
-                if not text.strip():
-                    raise InputError(f"{name}: number {place}, counted from 0, is empty; leave it out")
-            return listed
-    raise InputError(f"{name}: a list of texts is wanted")
-
-
-def _example(
-    candidates: Sequence[str], persona: Sequence[str], context: Sequence[str], partner: Sequence[str]
-) -> Example:
-    """Speaker 1 replies; the last utterance of the context is speaker 0's."""
-    speakers = (Speaker("partner", Persona(tuple(partner))), Speaker("self", Persona(tuple(persona))))
-    turns = tuple(Turn((len(context) - 1 - place) % 2, text) for place, text in enumerate(context))
-    return Example(Dialogue("dialogue", speakers, turns), Turn(1, "", tuple(candidates)))
-
-
-def _with_persona(example: Example, whose: Owner, facts: tuple[str, ...]) -> Example:
-    place = example.target.speaker if whose == "self" else 1 - example.target.speaker
-    first, second = (
-        replace(speaker, persona=Persona(facts)) if number == place else speaker
-        for number, speaker in enumerate(example.context.speakers)
-    )
-    return replace(example, context=replace(example.context, speakers=(first, second)))
-
-
-def _weightiest(effects: Sequence[Effect]) -> str | None:
-    """The line without which the score falls most, None where none falls."""
+def _weightiest(effects: Sequence[Effect], noise: float) -> str | None:
+    """The line without which the score falls most, None where none falls by more than what rounding does."""
     most = min(effects, key=lambda effect: effect.change or 0.0, default=None)
-    return most.line if most and (most.change or 0.0) < -1e-6 else None
+    return most.line if most and (most.change or 0.0) < -noise else None

@@ -27,6 +27,9 @@ from personae.nn.processor import Numbers
 from personae.results import read_json
 from personae.types import Case, InputError, Ranked
 
+LONG = 256
+"""A line counts as one candidate for so many bytes, where it has fewer."""
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -56,8 +59,9 @@ class _Line:
 
     @property
     def width(self) -> int:
-        """How many candidates it has; of a mistake one, so that there are never too many."""
-        return 1 if isinstance(self.case, InputError) else len(self.case["candidates"])
+        """How many candidates it has, or is as long as; of a mistake one, so that there are never too many."""
+        there = 1 if isinstance(self.case, InputError) else len(self.case["candidates"])
+        return max(there, len(self.raw) // LONG)
 
 
 def rank(
@@ -67,12 +71,13 @@ def rank(
     *,
     errors: Path | None = None,
     top: int | None = None,
-    numbers: Numbers = "auto",
+    precision: Numbers = "auto",
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Ranks each case of the file `source` ("-" for standard input), in the form of `data.jsonl`, into a line of
-    `output`: the case's "id", or else its line's number, its "line", and the "results", the best `top` of them or all.
-    `numbers` are those of `Agent`.
+    `output`: the case's "id", or else its line's number, its "line", the "results", the best `top` of them or all, and
+    of a calibrated model the probability that "none" of all fits.
+    `precision` is that of `Agent`.
 
     A line that cannot be ranked goes to the file `errors`, or without one is told to `say`. A command that was stopped
     goes on where it was, if it reads a file; what is returned counts from its first beginning. InputError where an
@@ -86,10 +91,10 @@ def rank(
         about = os.fstat(file.fileno())
         kept = str(source) != "-" and stat.S_ISREG(about.st_mode)
         work = opened.enter_context(_Work(targets, source, kept=kept))
-        agent = Agent.load(model, numbers=numbers)
+        agent = Agent.load(model, precision=precision)
         wanted = {
             "model": _digest(agent, model),
-            "--numbers": numbers,
+            "--precision": agent.precision,
             "--top": top,
             "--errors": errors and str(errors),
         }
@@ -105,7 +110,7 @@ def rank(
                 digest.update(raw.raw)
             if errors is None:
                 for failure in failed:
-                    say(console.plain(failure["error"]))
+                    say(failure["error"])
             read = sum(len(line.raw) for line in some)
             place = replace(
                 place,
@@ -300,10 +305,13 @@ def _answers(
                 else ("text", "score", "index", "probability")
             )
             best = [{name: getattr(one, name) for name in kept} for one in answer[:top]]
-            ranked.append({"id": line.name, "line": line.number, "results": best})
+            none = agent.none_fits(answer)
+            ranked.append(
+                {"id": line.name, "line": line.number, "results": best} | ({} if none is None else {"none": none})
+            )
             continue
         text = line.raw.rstrip(b"\r\n").rpartition(b"\n")[2].decode(errors="backslashreplace")
-        failed.append({"line": line.number, "error": error, "text": text})
+        failed.append({"line": line.number, "error": console.plain(error), "text": text})
     return ranked, failed, pairs
 
 

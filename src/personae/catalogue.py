@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from personae import published, recipes
+from personae.names import hint
 
 ROOT = Path(__file__).parent / "models"
 
@@ -63,3 +64,29 @@ def untrained(name: str) -> Any:
 
 def _methods(node: ast.ClassDef) -> set[str]:
     return {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+
+
+def missing(model: str) -> str | None:
+    """Why there is nothing to load by a name that is no run folder and no model that needs no training, and what to do;
+    None where it is a recipe."""
+    known = {one["name"]: one for one in models()}
+    if model in known:
+        reached = known[model]["results"]
+        best = max(
+            known[model]["recipes"],
+            key=lambda name: reached[name]["metrics"]["hits@1/20"]["value"] if name in reached else 0,
+        )
+        ready = f"; {model.replace('_', '-')} comes trained" if known[model]["shipped"] else ""
+        return (
+            f"must be trained first: personae fit --config {best} --out RUN, or another recipe that `personae models` "
+            f"lists, then give RUN{ready}"
+        )
+    recorded = published.records() / model / "recipe.yaml"
+    if recorded.is_file():
+        return f"is recorded without weights; train it anew: personae fit --config {recorded} --out RUN"
+    if Path(model).exists() or model in recipes.shipped():
+        return None
+    beside = [str(file.parent) for file in Path(model).parent.glob("*/config.json")]
+    free = ", ".join(name for name in known if not known[name]["trained"])
+    otherwise = f"give a run folder, a recipe, or one that needs no training: {free}"
+    return f"no such model; {hint(model, [*known, *shipped(), *beside, *recipes.shipped()], otherwise)}"

@@ -49,7 +49,7 @@ def evaluate(
     persona: Whose | None = None,
     candidates: int | None = None,
     seed: int = 0,
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "int8"] = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
     out: Path | None = None,
     json: bool = False,
@@ -115,7 +115,7 @@ def rank(
     errors: Path | None = None,
     top: int | None = None,
     explain: bool = False,
-    numbers: Literal["auto", "32-true", "bf16-mixed", "int8"] = "auto",
+    precision: Literal["auto", "32-true", "bf16-mixed", "int8"] = "auto",
     json: bool = False,
 ) -> None:
     """Rank replies for a persona and a conversation, or for each of a file of them.
@@ -131,7 +131,8 @@ def rank(
         errors: a file for the lines that cannot be ranked; without it, the exit status is 2 if there are any.
         top: give so many; all if not given.
         explain: name the persona line that weighed most for each of them.
-        numbers: those that the model computes with; if auto, the fastest of this processor for the persona reranker.
+        precision: of the numbers that the model computes with; if auto, for the persona reranker the fastest of this
+            processor.
         json: print one JSON object.
     """
     from personae import bulk, console
@@ -142,7 +143,7 @@ def rank(
         if not (input and output) or persona or context or candidates or partner or explain:
             others = "--persona, --context, --candidates, --partner and --explain"
             raise InputError(f"--input, --output: give both, and none of {others}: each line of the input has its own")
-        done = bulk.rank(model, input, output, errors=errors, top=top, numbers=numbers, say=_say)
+        done = bulk.rank(model, input, output, errors=errors, top=top, precision=precision, say=_say)
         if json:
             console.as_json(done)
         if done["errors"] and not errors:
@@ -156,7 +157,7 @@ def rank(
     about = lines.texts(partner) if partner else []
     if top is not None and top < 1:
         raise InputError(f"--top: {top} is not at least 1")
-    agent = Agent.load(model, numbers=numbers)
+    agent = Agent.load(model, precision=precision)
     shown = len(replies) if top is None else top
     ranked = agent.rank(candidates=replies, persona=facts, context=said, partner=about, explain=shown if explain else 0)
     if json:

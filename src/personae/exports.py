@@ -1,5 +1,6 @@
 """`personae export` and `personae record`: what of a run is passed on."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ def export(model: str, *, to: Form, out: Path) -> None:
             Runtime, as it is and with eight bits. The README.md in it says how.
         out: the folder that is written; it must be empty or missing.
     """
+    from safetensors import SafetensorError
+
     from personae import catalogue, lend
     from personae import run as runs
 
@@ -27,10 +30,21 @@ def export(model: str, *, to: Form, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: is not an empty folder; name another")
     loaded = runs.load(model).model
-    if to == "small":
-        _small(catalogue.shipped().get(model, Path(model)), loaded, out)
-    else:
-        lend.write(loaded, out, name=model, graph=to == "onnx")
+    if not hasattr(loaded, "loss"):
+        raise InputError(f"{model}: needs no training, so that there is nothing to export; use it by its name")
+    if not all(weight.isfinite().all() for weight in loaded.parameters()):
+        raise InputError(f"{model}: a weight is no number; copy the run again, or train it anew at lower rates")
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        if to == "small":
+            _small(catalogue.shipped().get(model, Path(model)), loaded, part)
+        else:
+            lend.write(loaded, part, name=model, graph=to == "onnx")
+        part.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"--out {out}: cannot be written ({error}): name another folder, or make room") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"written to {out}: {size / 1e6:.1f} MB")
 

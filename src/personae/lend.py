@@ -75,7 +75,7 @@ def write(model: Any, out: Path, *, name: str, graph: bool) -> None:
     else:
         lines.save(inspect.getsource(portable).splitlines(), out / f"{MODULE}.py")
         made.save_pretrained(out)
-    lines.save(_card(graph).splitlines(), out / "README.md")
+    lines.save(_card(model, graph).splitlines(), out / "README.md")
 
 
 def module(model: PersonaReranker) -> PersonaRerankerForSequenceClassification:
@@ -155,7 +155,7 @@ def _graphs(module: nn.Module, tokenizer: Any, out: Path) -> None:
         plain.unlink()
 
 
-def _card(graph: bool) -> str:
+def _card(model: PersonaReranker, graph: bool) -> str:
     """What is in the folder, and how it is used."""
     first = " ".join(
         f"{marker} {text}"
@@ -166,6 +166,7 @@ def _card(graph: bool) -> str:
         )
     )
     call = _ONNX_CALL if graph else _CALL
+    places = model.encoder.backbone.config.max_position_embeddings
     return f"""# A persona reranker
 
 Written by personae {personae.__version__}. A pair of texts gets a logit: of the candidates of one case, the greatest is
@@ -179,9 +180,11 @@ replies = ["two dogs , they are my life !", "i am a pilot ."]
 {call}
 ```
 
-In a text that holds one of the markers or of BERT's special tokens, put a blank behind the bracket. Lines were read
-up to 24 tokens in training, utterances (their end) and replies up to 48, all but the reply up to 384;
-`personae.lend.pairs` makes such pairs of cases.
+In a text that holds one of the markers or of BERT's special tokens, put a blank behind the bracket. In training,
+{model.line_tokens} tokens of a line were read, {model.utterance_tokens} of an utterance, its last ones,
+{model.reply_tokens} of a reply, and {model.longest} of all but the reply. Leave out the oldest utterances of what is
+longer: a tokenizer cuts off the newest, and there are places for {places} tokens. `personae.lend.pairs` makes such
+pairs of cases.
 """
 
 

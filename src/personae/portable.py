@@ -56,12 +56,15 @@ class PersonaRerankerForSequenceClassification(BertPreTrainedModel):  # type: ig
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
         **_: object,
     ) -> SequenceClassifierOutput:
-        """Logits (B, 1) of pairs (B, L) as the tokenizer gives them, padded at the end."""
+        """Logits (B, 1) of pairs (B, L) as the tokenizer gives them, padded at the end. ValueError where there are no
+        `token_type_ids`, which tell the two texts of a pair apart, or there are `labels`."""
+        if token_type_ids is None or labels is not None:
+            raise ValueError("token_type_ids are needed, as the tokenizer gives them, and labels cannot be learnt here")
         there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        second = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        before = (there * (1 - second)).sum(1, keepdim=True) - 1  # (B, 1): there the reply begins
+        before = (there * (1 - token_type_ids)).sum(1, keepdim=True) - 1  # (B, 1): there the reply begins
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         context, reply = places < before, (places >= before) & there.bool()  # (B, L)
         kinds = (input_ids - self.config.first_marker + 1).clamp(min=0) * context  # of markers, 0 elsewhere
@@ -71,7 +74,7 @@ class PersonaRerankerForSequenceClassification(BertPreTrainedModel):  # type: ig
         size = same.sum(2)
         of = (same * kinds[:, None, :]).sum(2) * context
         positions = places + torch.where(marked, size - 1, -(segment > 0).long()) * context
-        tokens = torch.where(marked, self.config.sep_token_id, input_ids)
+        tokens = torch.where(input_ids >= self.config.first_marker, self.config.sep_token_id, input_ids)
         tokens = torch.where(places == before, self.config.cls_token_id, tokens)
         sees = context[:, None, :] & (reply[:, :, None] | (part[:, :, None] >= part[:, None, :]))
         sees = sees | (reply[:, :, None] & reply[:, None, :]) | (places[:, None] == places)

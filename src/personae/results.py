@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from personae import __version__, console, recipes
+from personae import __version__, catalogue, console, recipes
 from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
@@ -39,15 +39,18 @@ SPENT = ("seed", "steps", "cpu_seconds", "stopped", "corpus.train")
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 """Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
 
+Measured = Precision | Literal["int8"]
+"""Those in which a model may be measured."""
 
-def predict(task: Task, cases: Sequence[Example], *, precision: Precision = "32-true") -> list[Row]:
+
+def predict(task: Task, cases: Sequence[Example], *, precision: Measured = "32-true") -> list[Row]:
     """The model's answers, in the order of `cases`; progress is shown on standard error."""
     task.eval()
     rows: dict[str, Row] = {}
     half = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with (
         torch.no_grad(),  # not inference_mode, in which autocast would convert the weights at every use
-        torch.autocast(task.device.type, half, enabled=precision != "32-true"),
+        torch.autocast(task.device.type, half, enabled=precision.endswith("mixed")),
         console.progress("scoring", len(cases)) as advance,
     ):
         for batch in task.held_out(cases):
@@ -71,13 +74,13 @@ def report(
     seed: int,
     out: Path | None = None,
     paper: Paper | None = None,
-    precision: Precision = "32-true",
+    precision: Measured = "32-true",
 ) -> dict[str, Any]:
     """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
     the system is published; the number stands beside, with the data that it was measured on. Of a run folder `model`,
     the weights' digest is kept. Of a calibrated model the expected calibration error is told, and its bins, of which
     reliability.svg is drawn."""
-    weights = Path(model) / WEIGHTS
+    weights = catalogue.shipped().get(model, Path(model)) / WEIGHTS
     rows = predict(task, cases, precision=precision)
     groups = [row.dialogue for row in rows]
     result: dict[str, Any] = {

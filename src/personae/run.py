@@ -29,11 +29,10 @@ from personae.data.candidates import Draw, Sides, examples, offered
 from personae.data.read import locate, read
 from personae.data.splits import keep_apart
 from personae.metrics.calibration import Calibration
-from personae.names import hint
 from personae.nn.cross_encoder import CrossEncoder
-from personae.published import lookup, records
+from personae.published import lookup
 from personae.recipes import mistakes
-from personae.results import Precision
+from personae.results import Measured, Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
 from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose, check
@@ -194,6 +193,8 @@ def load(model: str) -> Task:
     damaged."""
     training.keep_memory()
     folder = catalogue.shipped().get(model, Path(model))
+    if model in catalogue.shipped() and Path(model).exists():
+        log.warning("%s is the model that comes with the package; the folder of that name here is ./%s", model, model)
     if folder.is_dir():
         config, numbers = folder / "config.json", folder / results.WEIGHTS
         missing = [file.name for file in (folder / "recipe.yaml", config, numbers) if not file.is_file()]
@@ -222,27 +223,8 @@ def load(model: str) -> Task:
     untrained = catalogue.untrained(model)
     if untrained is not None:
         return Selection(model=untrained()).eval()
-    known = {one["name"]: one for one in catalogue.models()}
-    if model in known:
-        reached = known[model]["results"]
-        best = max(
-            known[model]["recipes"],
-            key=lambda name: reached[name]["metrics"]["hits@1/20"]["value"] if name in reached else 0,
-        )
-        raise InputError(
-            f"{model}: must be trained first: personae fit --config {best} --out RUN, or another recipe that `personae "
-            "models` lists, then give RUN"
-        )
-    recorded = records() / model / "recipe.yaml"
-    if recorded.is_file():
-        raise InputError(
-            f"{model}: is recorded without weights; train it anew: personae fit --config {recorded} --out RUN"
-        )
-    if not folder.exists() and model not in recipes.shipped():
-        beside = [str(file.parent) for file in folder.parent.glob("*/config.json")]
-        free = ", ".join(name for name in known if not known[name]["trained"])
-        otherwise = f"give a run folder, a recipe, or one that needs no training: {free}"
-        raise InputError(f"{model}: no such model; {hint(model, [*known, *beside, *recipes.shipped()], otherwise)}")
+    if told := catalogue.missing(model):
+        raise InputError(f"{model}: {told}")
     task = build(model)
     if hasattr(task.model, "loss"):
         raise InputError(f"{model}: must be trained first: personae fit --config {model} --out RUN, then give RUN")
@@ -268,7 +250,7 @@ def evaluate(
     candidates: int | None = None,
     seed: int = 0,
     out: Path | None = None,
-    precision: Precision = "32-true",
+    precision: Measured = "32-true",
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measures a model on a file of dialogues, computing on `device`.
@@ -279,7 +261,8 @@ def evaluate(
     has its own, where it holds no line of the persona that is read, where `out` holds a result already, which would be
     lost, or where there is no such device.
     """
-    check("precision", precision, Precision)
+    if precision != "int8":
+        check("precision", precision, Precision)
     check("device", device.partition(":")[0], Literal["cpu", "cuda"])
     if persona is not None:
         check("persona", persona, Whose)
@@ -301,6 +284,10 @@ def evaluate(
     task = load(model).to(device)
     if persona is not None:
         aim(task, persona)
+    if precision == "int8":
+        if not hasattr(task.model, "compute_in"):
+            raise InputError(f"--precision int8: {model} cannot compute in it; choose another")
+        task.model.compute_in("int8")
     _check_persona(task, cases, data, "--persona")
     if not hasattr(task.model, "loss"):
         task.model.prepare(text for case in cases for text in case.target.candidates)

@@ -85,6 +85,9 @@ def test_more_files_are_trained_on_and_tell_nothing_of_who_is_measured(
         "fragments-2": [("i sail",), ("i cook", "i ski")],
     }
     assert [d.id for d in corpus.split("dev")] == ["b"]
+    jsonl.write([make("b", known, "no", facts=(("i read",), ()))], file.parent / "dev.jsonl")
+    apart = Files(train=["more.jsonl"], dev="dev.jsonl", valid="valid.jsonl", also=["fragments.txt"])
+    assert [d.id for d in apart.split("train")] == ["d", "fragments-2"]  # fragments-1 is of dev's dialogue
     twice = Files(train=["train.jsonl"], dev="dev.jsonl", valid="valid.jsonl", also=["train.jsonl"])
     with pytest.raises(InputError, match="'a' is in another training file too"):
         list(twice.split("train"))

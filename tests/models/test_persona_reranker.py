@@ -123,7 +123,7 @@ def test_blocks_of_replies_change_nothing(
     batch = model.collate(cases)
     with torch.no_grad():
         whole = model.score(batch)
-        monkeypatch.setattr(packed_cases, "MOST", 10)
+        monkeypatch.setattr(packed_cases, "SPAN", 10)
         torch.testing.assert_close(model.score(batch), whole)
 
 
@@ -239,6 +239,38 @@ def test_what_there_is_no_room_for(build: Build, case: Callable[..., Example]) -
     room = (28 - len(persona)) // each
     assert kept[: room + 1] == [*range(1, room + 1), (28 - len(persona)) // 2 // each]
     assert kept[room + 1] == kept[room] + 1  # what was read stays of use
+
+
+def test_of_an_utterance_the_end_is_read(build: Build, case: Callable[..., Example]) -> None:
+    model = build("persona_reranker", longest=40, utterance_tokens=3, line_tokens=3)
+    one, other = (case(said=[f"{'the cat ' * 300}{last}"], candidates=["bird", "dog"]) for last in ("bird", "old"))
+    with torch.no_grad():
+        scores = [model.score(model.collate([each])) for each in (one, other)]
+    assert not torch.allclose(*scores)
+    (_, (tokens, _)), known = model._context(one), model.encoder.tokens(())
+    assert tokens[:-1] == known[one.context.turns[0].text][-3:]
+
+
+def test_what_is_not_read_is_said_once(
+    build: Build, case: Callable[..., Example], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build("persona_reranker", longest=28, utterance_tokens=6, line_tokens=6, reply_tokens=4)
+    long = "the cat sings and sleeps all day"
+    for _ in range(2):
+        model.collate([case(said=[long] * 9, candidates=[long], facts=[long] * 9)])
+    told = [record.getMessage() for record in caplog.records]
+    parts = ("6 tokens of a line", "14 tokens in all", "6 tokens of an utterance", "last utterances", "of a reply")
+    assert len(told) == len(parts)
+    assert all(any(part in each for each in told) for part in parts)
+
+
+def test_a_line_without_room_is_not_read(build: Build, case: Callable[..., Example]) -> None:
+    model = build("persona_reranker", longest=28, utterance_tokens=6, line_tokens=6)
+    whole, less, other = (
+        case(said=["hi"], candidates=["bird", "dog"], facts=["i swim"] * count) for count in (9, 8, 1)
+    )
+    assert model.sequences([whole]) == model.sequences([less])
+    assert model.sequences([whole]) != model.sequences([other])
 
 
 def test_training_reads_the_replies_that_it_likes(

@@ -66,7 +66,8 @@ class Files:
         if not self.also:
             return []
         held = {line_key(fact) for dialogue in (*self._parts[1], *read(self.valid)) for fact in _facts(dialogue)}
-        return [_without(dialogue, held) for dialogue in _distinct(self.also, self._whole)]
+        apart = self._whole if self.dev is None else [*self._whole, *self._parts[1]]
+        return [_without(dialogue, held) for dialogue in _distinct(self.also, apart)]
 
 
 def _distinct(paths: Sequence[str], others: Sequence[Dialogue]) -> list[Dialogue]:

@@ -126,16 +126,15 @@ class CrossEncoder(nn.Module):
         require_weights(self.backbone, FIELD)
 
     def tokens(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """The tokens of texts, and of others met before that are kept. More than `longest` are cut."""
+        """The tokens of texts, and of others met before that are kept, however many they are."""
         if new := self._tokens.new(texts):
             made = self.tokenizer(
                 [f" {readable(text)}" if text.strip() else "" for text in new],  # RoBERTa's words begin with a space
                 add_special_tokens=False,
                 split_special_tokens=True,  # who writes "[SEP]" means five letters
-                truncation=True,
-                max_length=self.longest,
                 return_attention_mask=False,
                 return_token_type_ids=False,
+                verbose=False,  # of what is too long, `fit` tells
             )
             self._tokens.update(zip(new, map(tuple, made["input_ids"]), strict=True))
         return self._tokens

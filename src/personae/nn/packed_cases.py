@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from personae.nn.cross_encoder import Keys
 from personae.nn.packed import Packed, Seen, pack, upto
 
-MOST = 512
+SPAN = 512
 """So many tokens of replies are read at a time with a context."""
 
 
@@ -124,7 +124,7 @@ def pairs(cases: Cases, places: Tensor) -> tuple[Packed, Seen]:
     spans = []
     for (first, last), span in zip(itertools.pairwise(bounds), cases.spans, strict=True):
         start, end = found.starts[first], found.starts[last]
-        spans += [(place, min(place + MOST, end), *span) for place in range(start, end, MOST)]
+        spans += [(place, min(place + SPAN, end), *span) for place in range(start, end, SPAN)]
     return found, Seen(found.starts, spans=spans)
 
 

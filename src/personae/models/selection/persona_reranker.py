@@ -15,6 +15,7 @@ stay as they were pretrained.
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -32,6 +33,8 @@ from personae.nn.packed_encoder import PackedEncoder, means
 from personae.nn.processor import Numbers
 from personae.text import ROOM, Kept
 from personae.types import Example, InputError, Whose, check
+
+log = logging.getLogger(__name__)
 
 REPLY, SELF, PARTNER, OWN_TURN, PARTNER_TURN = range(5)
 """What a token is of."""
@@ -107,6 +110,7 @@ class PersonaReranker(nn.Module):
         nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
         self._memory: Any = None, None
+        self._said: set[str] = set()
 
     def train(self, mode: bool = True) -> Self:
         """Forgets what it has read, as the encoder forgets its weights."""
@@ -151,10 +155,25 @@ class PersonaReranker(nn.Module):
             )
         )
 
+    def sequences(self, examples: Sequence[Example]) -> list[list[tuple[Keys, ...]]]:
+        """What is read of each candidate of each example: the parts of its context, and the reply."""
+        self._split(examples)
+        return [
+            [(*self._context(example), self._reply(text)) for text in example.target.candidates] for example in examples
+        ]
+
     def _reply(self, text: str) -> Keys:
         """The tokens of a reply, and their kinds."""
-        tokens = (self.encoder.start, *self.encoder.tokens(())[text][: self.reply_tokens], self.encoder.end)
+        said = self.encoder.tokens(())[text]
+        self._tell(len(said) > self.reply_tokens, f"the first {self.reply_tokens} tokens of a reply", "reply_tokens")
+        tokens = (self.encoder.start, *said[: self.reply_tokens], self.encoder.end)
         return tokens, (REPLY,) * len(tokens)
+
+    def _tell(self, cut: bool, what: str, option: str) -> None:
+        """Logs, once, what is read where something is `cut`."""
+        if cut and what not in self._said:
+            self._said.add(what)
+            log.warning("the persona reranker reads %s; the rest is left out (task.model.%s)", what, option)
 
     def heard(self, example: Example) -> list[tuple[int, str]]:
         """The persona lines and then the utterances that there is room for, and the kind of each. Their tokens must be
@@ -165,16 +184,24 @@ class PersonaReranker(nn.Module):
         for kind, facts in zip((SELF, PARTNER), personas_read(example, self.persona, 2), strict=True):
             for line in facts:
                 more = 1 + min(len(known[line]), self.line_tokens)
-                if filled + more <= self.longest // 2:
+                there = filled + more <= self.longest // 2
+                if there:
                     lines.append((kind, line))
                     filled += more
+                self._tell(
+                    len(known[line]) > self.line_tokens, f"the first {self.line_tokens} tokens of a line", "line_tokens"
+                )
+                self._tell(not there, f"persona lines of {self.longest // 2} tokens in all", "longest")
         room = self.longest - filled
         turns: list[tuple[int, str]] = []
         sizes: list[int] = []
         for turn in example.context.turns:
             turns.append((OWN_TURN if turn.speaker == example.target.speaker else PARTNER_TURN, turn.text))
             sizes.append(1 + min(len(known[turn.text]), self.utterance_tokens))
+            long = len(known[turn.text]) > self.utterance_tokens
+            self._tell(long, f"the last {self.utterance_tokens} tokens of an utterance", "utterance_tokens")
             if sum(sizes) > room:
+                self._tell(True, f"the last utterances, of {room} tokens at most", "longest")
                 while sum(sizes) > room // 2:
                     del turns[0], sizes[0]
         return [*lines, *turns]
