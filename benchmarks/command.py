@@ -24,11 +24,13 @@ def positive(text: str) -> int:
     return number
 
 
-def parser(purpose: str) -> argparse.ArgumentParser:
-    """With the options that every benchmark has; `purpose` is its docstring."""
+def parser(purpose: str, *, built: bool = True) -> argparse.ArgumentParser:
+    """With the options that every benchmark has, and those of one whose models are `built` for it; `purpose` is its
+    docstring."""
     made = argparse.ArgumentParser(description=purpose.partition("\n")[0])
-    made.add_argument("--hidden", type=positive, default=200, help="hidden units a direction, of hre, imn and dim")
-    made.add_argument("--runs", type=positive, default=3, help="passes over the same work, each side in turn")
+    if built:
+        made.add_argument("--hidden", type=positive, default=200, help="hidden units a direction, of hre, imn and dim")
+        made.add_argument("--runs", type=positive, default=3, help="passes over the same work, each side in turn")
     made.add_argument("--threads", type=positive, default=1, help="threads of torch; 1 is steady on a busy machine")
     made.add_argument("--data", default="personachat/valid_both_original.txt", help="here or below PERSONAE_DATA")
     made.add_argument("--seed", type=int, default=0, help="of weights and sample")
