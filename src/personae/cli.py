@@ -304,7 +304,7 @@ ABOUT = {
 }
 COMMANDS: dict[str, Any] = {
     "demo": demo,
-    "data": {"verify": corpora.verify, "stats": corpora.stats, "show": corpora.show},
+    "data": {"verify": corpora.verify, "stats": corpora.stats, "users": corpora.users, "show": corpora.show},
     "fit": fit,
     "evaluate": evaluate,
     "compare": compare,

@@ -1,6 +1,7 @@
 """The commands of `personae data`: look at corpora."""
 
 from dataclasses import asdict
+from typing import Literal
 
 from personae.types import InputError
 
@@ -34,6 +35,33 @@ def stats(path: str, *, against: str | None = None, json: bool = False) -> None:
     from personae.data import inspect as inspection
 
     (console.as_json if json else console.facts)(inspection.stats(path, against=against))
+
+
+def users(
+    path: str,
+    *,
+    by: Literal["speaker", "persona"] = "speaker",
+    most: int = 500,
+    answered_by: int = 1,
+    near: float | None = None,
+    json: bool = False,
+) -> None:
+    """Count users, the questions that they answered, and how much of the table of both is filled.
+
+    Args:
+        path: a file, as it is or below PERSONAE_DATA.
+        by: what makes a user: a speaker's id, or a persona that has two lines in common with another's.
+        most: so many users, the most active ones.
+        answered_by: only questions that so many users answered.
+        near: questions are the same from this similarity on, between 0 and 1, of their MiniLM vectors; otherwise where
+            their letters are.
+        json: print one JSON object.
+    """
+    from personae import console
+    from personae.data.users import Users
+
+    found = Users(files=[path], by=by, most=most, answered_by=answered_by, near=near).counts()
+    (console.as_json if json else console.facts)(found)
 
 
 def show(path: str, *, n: int = 3, json: bool = False) -> None:

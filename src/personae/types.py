@@ -1,7 +1,7 @@
 """The records that every part of personae shares: plain frozen dataclasses, no tensor and no file in sight."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args, runtime_checkable
 
 Whose = Literal["none", "self", "partner", "both"]
@@ -30,10 +30,11 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Someone with an id, so that history can be found."""
+    """Someone with an id, and, of a user of whom it is known, the `history` of what they said elsewhere."""
 
     id: str
     persona: Persona = Persona()
+    history: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Two speakers and what they said, in order."""
+    """Two speakers and what they said, in order. `question` is the id of what the last turn answers, where others
+    answer the same."""
 
     id: str
     speakers: tuple[Speaker, Speaker]
     turns: tuple[Turn, ...]
+    question: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@
 
 `personas` are the lines about speaker 0 and speaker 1, either may be `[]`. `candidates` are optional; the true reply is
 among them. `id` is optional (the file's name and the line's number without it), and so is `speakers`, two ids (the
-dialogue's id, "/0" and "/1" without it). Other keys are ignored, but for those that look like one of these misspelt.
+dialogue's id, "/0" and "/1" without it), and `question`, the id of what the last turn answers, where others answer the
+same. Other keys are ignored, but for those that look like one of these misspelt.
 
 Cases to be ranked have a form of their own:
 
@@ -28,7 +29,7 @@ from personae.data.candidates import choice
 from personae.names import nearest
 from personae.types import Case, Dialogue, InputError, Persona, Speaker, Turn
 
-_DIALOGUE = {"id", "speakers", "personas", "turns"}
+_DIALOGUE = {"id", "speakers", "personas", "turns", "question"}
 _TURN = {"speaker", "text", "candidates"}
 _CASE = {"id", "persona", "partner", "context", "candidates"}
 _MESSAGE = {"user", "text", "history"}
@@ -76,6 +77,7 @@ def parse(record: object, *, where: str, name: str) -> Dialogue:
         identifier,
         (Speaker(names[0], Persona(facts[0])), Speaker(names[1], Persona(facts[1]))),
         tuple(_turn(turn, where, f"turns[{i}]") for i, turn in enumerate(turns)),
+        _text(fields["question"], where, "question") if fields.get("question") is not None else None,
     )
 
 
@@ -134,6 +136,8 @@ def record(dialogue: Dialogue) -> dict[str, Any]:
         | ({"candidates": list(turn.candidates)} if turn.candidates else {})
         for turn in dialogue.turns
     ]
+    if dialogue.question is not None:
+        fields["question"] = dialogue.question
     return fields
 
 

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from personae.data import jsonl, lines, parlai, personachat, synthetic_persona_chat
+from personae.data import jsonl, lines, parlai, personachat, synthetic_persona_chat, ubuntu_irc
 from personae.names import hint
 from personae.types import Dialogue, InputError
 
@@ -14,6 +14,7 @@ FORMS = {
     "huggingface": "ConvAI2 as Hugging Face's JSON",
     "jsonl": "JSON lines of one's own, see personae.data.jsonl",
     "synthetic-persona-chat": "Synthetic-Persona-Chat as CSV or JSON lines",
+    "ubuntu-irc": "conversations of the Ubuntu channel as JSON lines",
 }
 
 
@@ -44,6 +45,8 @@ def read(path: str | Path) -> list[Dialogue]:
         dialogues = personachat.read_json(file, split)
     elif kind == "synthetic-persona-chat":
         dialogues = synthetic_persona_chat.read(file)
+    elif kind == "ubuntu-irc":
+        dialogues = ubuntu_irc.read(file)
     elif kind == "jsonl":
         dialogues = jsonl.read(file)
     else:
@@ -71,7 +74,7 @@ def form(file: Path) -> str:
     if first.startswith(synthetic_persona_chat.COLUMNS[0]) or file.suffix == ".csv":
         return "synthetic-persona-chat"
     if first.startswith("{") or file.suffix == ".jsonl":
-        return "synthetic-persona-chat" if _has(first, "user1_personas") else "jsonl"
+        return _kind(first)
     if first.partition(" ")[0].isdecimal():
         return "parlai"
     if first.startswith("utterance:"):
@@ -79,9 +82,15 @@ def form(file: Path) -> str:
     raise InputError(f"{file}: the form is not known: give {'; '.join(FORMS.values())}")
 
 
-def _has(line: str, key: str) -> bool:
+def _kind(line: str) -> str:
+    """The form of JSON lines, by the first one."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and key in record
+        return "jsonl"
+    if not isinstance(record, dict):
+        return "jsonl"
+    if "user1_personas" in record:
+        return "synthetic-persona-chat"
+    turns = record.get("turns")
+    return "ubuntu-irc" if isinstance(turns, list) and turns and "nick" in turns[0] else "jsonl"

@@ -54,6 +54,25 @@ def persona_disjoint(
     return train, held
 
 
+def people(dialogues: Sequence[Dialogue]) -> list[list[str]]:
+    """Who the two speakers of each dialogue are, by their personas: those that have two lines in common are of one
+    person, who is named by the first speaker that has them. A speaker without a persona is nobody else."""
+    groups = _Groups()
+    keys = [[_keys(frozenset(map(line_key, s.persona.facts)), "persona") for s in d.speakers] for d in dialogues]
+    for both in keys:
+        for persona in both:
+            for key in persona[1:]:
+                groups.join(persona[0], key)
+    names: dict[_Key, str] = {}
+    return [
+        [
+            names.setdefault(groups.find(persona[0]), speaker.id) if persona else speaker.id
+            for persona, speaker in zip(both, dialogue.speakers, strict=True)
+        ]
+        for both, dialogue in zip(keys, dialogues, strict=True)
+    ]
+
+
 def line_key(line: str) -> str:
     """A persona line or utterance without case, punctuation and spaces: what is equal by it counts as the same."""
     return re.sub(r"[\W_]+", "", line.casefold()) or line

