@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from personae.data.read import read
 from personae.data.splits import line_key, people
 from personae.types import Dialogue, InputError, Speaker, Turn, check
@@ -169,17 +171,15 @@ class Users:
 def _near(texts: Sequence[str], least: float) -> dict[str, str]:
     """For each text, the first one before it whose similarity is at least so much, of those that have none
     themselves; else itself."""
-    import torch
-
     from personae.nn.sentence_encoder import SentenceEncoder
 
     encoder = SentenceEncoder(field="corpus.near")
     encoder.encode(texts)
     leaders: list[str] = []
-    vectors = torch.empty(len(texts), next(iter(encoder.vectors.values())).shape[0])
+    vectors = np.empty((len(texts), len(encoder.vectors[texts[0]])), np.float32)
     found = {}
     for text in texts:
-        vector = encoder.vectors[text]
+        vector = encoder.vectors[text].numpy()
         similar = vectors[: len(leaders)] @ vector
         best = int(similar.argmax()) if leaders else -1
         if leaders and similar[best] >= least:
