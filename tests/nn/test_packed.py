@@ -99,6 +99,16 @@ def test_similarities_may_be_of_any_size() -> None:
     assert attention(own, Seen((0, 3))).isfinite().all()
 
 
+def test_large_similarities_are_told_apart() -> None:
+    own = torch.ones(3, 3 * WIDTH)
+    width = WIDTH // HEADS
+    own[:, WIDTH : 2 * WIDTH] = torch.tensor([100.0, 99.0, 0.0])[:, None] / width
+    own[:, 2 * WIDTH :] = torch.eye(3, WIDTH)
+    shares = torch.tensor([100.0, 99.0, 0.0]).softmax(0)
+    expected = torch.zeros(WIDTH).scatter(0, torch.arange(3), shares).expand(3, WIDTH)
+    assert torch.allclose(attention(own, Seen((0, 3))), expected, atol=1e-5)
+
+
 def test_packing() -> None:
     packed = pack([([5, 6, 7], [1, 1, 2]), ([8], [3])])
     assert packed.starts == (0, 3, 4)

@@ -2,8 +2,9 @@
 
 What is read of a sequence by others is computed once: the queries of a block of replies attend to the keys of a span of
 a context, which is shared, and each to its own reply. The softmax is taken apart: exponentials are multiplied with the
-values and a column of ones in one product, and divided by what that column gives; nothing is subtracted before, but the
-similarities are cut at `MOST`, far above those of a trained model.
+values and a column of ones in one product, and divided by what that column gives. What is subtracted before is the same
+`MIDDLE` for all, and what is left is cut at `MOST`: so similarities of up to 110 are told apart, and a rare word's to
+itself is 90 in MiniLM.
 
 Letters: T tokens of all sequences, L and C those of one and of its context, H hidden units, D of them a head.
 """
@@ -32,8 +33,8 @@ SHORT, LONG = 16, 64
 TOGETHER = 8
 """So many sequences of one length are read together, or a multiple of it."""
 
-MOST = 80.0
-"""The exponential of a larger number may be too large for a sum."""
+MIDDLE, MOST = 30.0, 80.0
+"""What is taken from similarities, and the number whose exponential is not too large for a sum."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def _among(own: Tensor, heads: int, group: Group) -> tuple[Tensor, Tensor, Tenso
     column of ones, queries and keys (S, heads, L, ...)."""
     states = own[group.index].unflatten(2, (3, heads, -1))  # (S, L, 3, heads, D)
     queries, keys, values = states.permute(2, 0, 3, 1, 4).contiguous()
-    similar = (queries @ keys.transpose(-1, -2)).clamp_(max=MOST).exp_().mul_(group.sees)
+    similar = (queries @ keys.transpose(-1, -2)).sub_(MIDDLE).clamp_(max=MOST).exp_().mul_(group.sees)
     return similar, F.pad(values, (0, 1), value=1.0), queries, keys
 
 
@@ -224,7 +225,7 @@ def _across(
     width = own.shape[1] // 3
     queries = _filled(own[start:end, :width], heads, ROWS)
     keys = _filled(others[first:last, width : 2 * width], heads, COLUMNS)
-    similar = (queries @ keys.transpose(1, 2)).clamp_(max=MOST).exp_()
+    similar = (queries @ keys.transpose(1, 2)).sub_(MIDDLE).clamp_(max=MOST).exp_()
     return similar, _filled(others[first:last, 2 * width :], heads, COLUMNS, ones=1), queries, keys
 
 
