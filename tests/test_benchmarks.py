@@ -244,7 +244,7 @@ def test_every_script_is_in_the_readme() -> None:
 def test_reranking_beside_sentence_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rerank = importlib.import_module("rerank")
     path = tmp_path / "toy.jsonl"
-    jsonl.write(toy.Selection(dialogues=8).split("valid"), path)
+    jsonl.write(toy.Selection(dialogues=100).split("valid"), path)
     options = ["--cases", "3", "--single", "2", "--order", "dialogues", "--data", str(path), "--json"]
     assert rerank.main([*options, "--threads", str(torch.get_num_threads()), "--precision", "32-true"]) == 0
     result = json.loads(capsys.readouterr().out)
