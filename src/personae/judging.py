@@ -59,7 +59,7 @@ def judged(responses: Path, histories: Path, real: Path | None, *, users: int, k
         for user, text in jsonl.messages(find(path)):
             if user not in said:
                 raise InputError(f"{path}: user {user!r} has a response, but no history in {histories}: give one")
-            if user not in chosen:
+            if user not in known:
                 left[f"of {path} left out: their users are none of the {len(chosen)} with the most messages"] += 1
                 continue
             spoken = words(standard(text))

@@ -261,8 +261,7 @@ def evaluate(
     has its own, where it holds no line of the persona that is read, where `out` holds a result already, which would be
     lost, or where there is no such device.
     """
-    if precision != "int8":
-        check("precision", precision, Precision)
+    check("precision", precision, Measured)
     check("device", device.partition(":")[0], Literal["cpu", "cuda"])
     if persona is not None:
         check("persona", persona, Whose)

@@ -1,13 +1,13 @@
 """A corpus made of files: training files, a part of them held out by persona to develop on, and a file to report on."""
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
 from personae.data import fragments
 from personae.data.read import find, form, locate, read
 from personae.data.splits import line_key, persona_disjoint
+from personae.data.texts import with_personas
 from personae.types import Dialogue, InputError, Persona
 
 
@@ -100,7 +100,4 @@ def _without(dialogue: Dialogue, held: Container[str]) -> Dialogue:
     kept = (
         tuple(fact for fact in speaker.persona.facts if line_key(fact) not in held) for speaker in dialogue.speakers
     )
-    one, other = (
-        replace(speaker, persona=Persona(facts)) for speaker, facts in zip(dialogue.speakers, kept, strict=True)
-    )
-    return replace(dialogue, speakers=(one, other))
+    return with_personas(dialogue, map(Persona, kept))

@@ -33,8 +33,14 @@ def example_of(
 def with_persona(example: Example, whose: Owner, facts: tuple[str, ...]) -> Example:
     """The example with other lines about the one who replies, or about the partner."""
     place = example.target.speaker if whose == "self" else 1 - example.target.speaker
-    first, second = (
-        replace(speaker, persona=Persona(facts)) if number == place else speaker
-        for number, speaker in enumerate(example.context.speakers)
+    personas = [speaker.persona for speaker in example.context.speakers]
+    personas[place] = Persona(facts)
+    return replace(example, context=with_personas(example.context, personas))
+
+
+def with_personas(dialogue: Dialogue, personas: Iterable[Persona]) -> Dialogue:
+    """The dialogue with other personas of speakers 0 and 1."""
+    one, other = (
+        replace(speaker, persona=persona) for speaker, persona in zip(dialogue.speakers, personas, strict=True)
     )
-    return replace(example, context=replace(example.context, speakers=(first, second)))
+    return replace(dialogue, speakers=(one, other))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from personae.data.rewordings import Rewordings, digest, read
+from personae.data.texts import with_personas
 from personae.types import Example, InputError, Persona, Turn
 
 
@@ -39,12 +40,9 @@ class Variation:
             own = f"{seed}/{dialogue.id}/{side}"
             if (dialogue.id, side) not in told:
                 told[dialogue.id, side] = self._told(example, known, random.Random(own))
-            one, other = (
-                replace(speaker, persona=persona)
-                for speaker, persona in zip(dialogue.speakers, told[dialogue.id, side], strict=True)
-            )
             turns = self._said(dialogue.turns, own) if self.said else dialogue.turns
-            found.append(replace(example, context=replace(dialogue, speakers=(one, other), turns=turns)))
+            context = with_personas(replace(dialogue, turns=turns), told[dialogue.id, side])
+            found.append(replace(example, context=context))
         return found
 
     def _told(self, example: Example, known: Rewordings, drawn: random.Random) -> tuple[Persona, ...]:
