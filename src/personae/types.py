@@ -90,6 +90,25 @@ class Row:
     target: int
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One generated reply: what a metric reads. `user` is whom it was written for, and groups replies that are not
+    independent; `reference` is what they really said, to which the model gives the negative log-likelihood `nll` (nats)
+    in `tokens` of its own, the end among them. `rank` is the place, from 1, of the user's own language model among
+    those of `users` users by the perplexity of `text`, and `real` that of `reference`; None where Per-Hits was not
+    measured."""
+
+    id: str
+    user: str
+    text: str
+    reference: str
+    nll: float
+    tokens: int
+    rank: float | None = None
+    real: float | None = None
+    users: int = 0
+
+
 class Case(TypedDict):
     """Candidates to be ranked, and what for: lines about the one who replies, and about the `partner`, and what was
     said so far in turn, the partner's utterance last."""
