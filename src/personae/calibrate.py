@@ -17,7 +17,7 @@ def calibrate(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: is no run folder; give the --out of a `personae fit`")
     task = run.load(str(folder))
     corpus: Corpus = run.part(str(folder / "recipe.yaml"), "corpus", Corpus)
-    cases, _ = run.cases_of(list(corpus.split("dev")), "corpus.dev", sides="both")
+    cases, _ = task.cases(list(corpus.split("dev")), "corpus.dev", sides="both")
     rows = results.predict(task, cases)
     try:
         calibration = fit(rows)

@@ -12,6 +12,9 @@ from personae.names import hint
 
 ROOT = Path(__file__).parent / "models"
 
+ANSWERS = {"score", "generate"}
+"""The methods by which a model answers."""
+
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -30,7 +33,7 @@ def models() -> list[dict[str, Any]]:
         classes = {node.name: _methods(node) for node in tree.body if isinstance(node, ast.ClassDef)}
         titles = [title for title, path in recipes.shipped().items() if f"{module}." in path.read_text("utf-8")]
         runs = {file.stem: f"{file.stem}-self", **{title: Path(title).name for title in titles}}
-        name = next(name for name, methods in classes.items() if {"collate", "score"} <= methods)
+        name = next(name for name, methods in classes.items() if "collate" in methods and methods & ANSWERS)
         found.append(
             {
                 "name": file.stem,

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from personae.types import Ranked
 
+TESTS = {"mcnemar": "McNemar", "wilcoxon": "Wilcoxon", "t_test": "t"}
+
 
 def plain(text: str) -> str:
     """A text without what would steer a terminal: control characters but line feeds, and halves of surrogate pairs, are
@@ -37,9 +39,13 @@ def metrics(result: dict[str, Any]) -> None:
     """Prints what an evaluation measured."""
     data = result["data"]
     measured = f"{result['model']} on {data['path'] or data['split']}"
-    title = f"{measured}, {_drawn(data['candidates'])}, persona {result['persona']}"
+    title = ", ".join([measured, *_drawn(data["candidates"]), f"persona {result['persona']}"])
     rows = [(name, f"{row['value']:.4f}", _interval(row), str(row["n"])) for name, row in result["metrics"].items()]
     table(("metric", "value", "95 % interval", "examples"), rows, title=title)
+    if real := result.get("real"):
+        print("of the real replies:", ", ".join(f"{name} {_valued(row)}" for name, row in real.items()))
+    if chance := result.get("chance"):
+        print("by chance:", ", ".join(f"{name} {value:.4f}" for name, value in chance.items()))
     if calibration := result.get("calibration"):
         cases = sum(part["count"] for part in calibration["bins"])
         of = f"of {cases} cases, half of them without a right answer"
@@ -75,7 +81,8 @@ def comparison(result: dict[str, Any], what: str) -> None:
     """Prints how two results compare."""
     rows = []
     for name, row in result["metrics"].items():
-        test, name_of_test = (row["mcnemar"]["p"], "McNemar") if "mcnemar" in row else (row["t_test"]["p"], "t")
+        name_of_test = next(test for test in TESTS if test in row)
+        test = row[name_of_test]["p"]
         difference = row["difference"]
         cells = (
             name,
@@ -83,12 +90,17 @@ def comparison(result: dict[str, Any], what: str) -> None:
             f"{row['b']['value']:.4f}",
             f"{difference['value']:+.4f} {_interval(difference)}",
             "-" if difference["p"] is None else f"{difference['p']:.4f}",
-            "-" if test is None else f"{test:.2g} ({name_of_test})" if test else f"< 1e-300 ({name_of_test})",
+            "-"
+            if test is None
+            else f"{test:.2g} ({TESTS[name_of_test]})"
+            if test
+            else f"< 1e-300 ({TESTS[name_of_test]})",
         )
         rows.append(cells)
     columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
-    examples = f"{result['n']} examples in {result['dialogues']} dialogues"
-    table(columns, rows, title=f"{what}, {examples}, {_drawn(result['candidates'])}", right=columns[1:])
+    groups = f"{result['users']} users" if "users" in result else f"{result['dialogues']} dialogues"
+    title = ", ".join([what, f"{result['n']} examples of {groups}", *_drawn(result["candidates"])])
+    table(columns, rows, title=title, right=columns[1:])
     for side, of in result["of"].items():
         print(f"{side.upper()}: persona {of['persona']}, {plain(of['path'] or of['split'] or 'no file')}")
 
@@ -166,8 +178,8 @@ def as_json(content: Any) -> None:
     print(re.sub("[\ud800-\udfff]", lambda half: ascii(half[0])[1:-1], json.dumps(content, ensure_ascii=not unicode)))
 
 
-def _drawn(draw: dict[str, str]) -> str:
-    return f"candidates {draw['name']} ({draw['sha256'][:12]})"
+def _drawn(draw: dict[str, str] | None) -> list[str]:
+    return [f"candidates {draw['name']} ({draw['sha256'][:12]})"] if draw else []
 
 
 def _valued(row: dict[str, Any]) -> str:

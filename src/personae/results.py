@@ -18,12 +18,13 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from personae import __version__, catalogue, console, recipes
+from personae import __version__, answers, catalogue, console, recipes
 from personae.data import lines
 from personae.data.candidates import Draw
 from personae.data.read import locate
 from personae.metrics import compare as comparison
 from personae.metrics.calibration import expected_error, reliability
+from personae.metrics.compare_spoken import compare_spoken
 from personae.metrics.ranking import ranks
 from personae.names import hint
 from personae.published import load, lookup, records
@@ -43,15 +44,15 @@ Measured = Literal["32-true", "16-mixed", "bf16-mixed", "int8"]
 """Those in which a model may be measured."""
 
 
-def predict(task: Task, cases: Sequence[Example], *, precision: Measured = "32-true") -> list[Row]:
+def predict(task: Task, cases: Sequence[Example], *, precision: Measured = "32-true") -> list[Any]:
     """The model's answers, in the order of `cases`; progress is shown on standard error."""
     task.eval()
-    rows: dict[str, Row] = {}
+    rows: dict[str, Any] = {}
     half = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with (
         torch.no_grad(),  # not inference_mode, in which autocast would convert the weights at every use
         torch.autocast(task.device.type, half, enabled=precision.endswith("mixed")),
-        console.progress("scoring", len(cases)) as advance,
+        console.progress("answering", len(cases)) as advance,
     ):
         for batch in task.held_out(cases):
             rows |= {row.id: row for row in task.rows_of(batch.to(task.device))}
@@ -66,7 +67,7 @@ def predict(task: Task, cases: Sequence[Example], *, precision: Measured = "32-t
 def report(
     task: Task,
     cases: Sequence[Example],
-    drawn: Draw,
+    drawn: Draw | None,
     *,
     model: str,
     path: str | None,
@@ -77,12 +78,11 @@ def report(
     precision: Measured = "32-true",
 ) -> dict[str, Any]:
     """Predicts and measures; writes predictions.jsonl and metrics.json to the folder `out`, if given. `paper` is where
-    the system is published; the number stands beside, with the data that it was measured on. Of a run folder `model`,
-    the weights' digest is kept. Of a calibrated model the expected calibration error is told, and its bins, of which
-    reliability.svg is drawn."""
+    the system is published; the number stands beside, with the data that it was measured on, and so does what the task
+    puts `beside`. Of a run folder `model`, the weights' digest is kept. Of a calibrated model the expected calibration
+    error is told, and its bins, of which reliability.svg is drawn."""
     weights = catalogue.shipped().get(model, Path(model)) / WEIGHTS
     rows = predict(task, cases, precision=precision)
-    groups = [row.dialogue for row in rows]
     result: dict[str, Any] = {
         "model": model,
         "persona": getattr(task.model, "persona", "none"),
@@ -90,12 +90,13 @@ def report(
             "path": path,
             "split": split,
             "sha256": sha256(locate(path)[0]) if path else None,
-            "candidates": asdict(drawn),
+            "candidates": asdict(drawn) if drawn else None,
         },
         "n": len(rows),
         "seed": seed,
         "weights": sha256(weights) if weights.exists() else None,
-        "metrics": {name: asdict(comparison.interval(values, groups)) for name, values in task.metrics(rows).items()},
+        "metrics": {name: asdict(interval) for name, interval in task.measure(rows).items()},
+        **task.beside(rows),
         "environment": {**environment(task.device), "precision": precision},
     }
     if task.calibration is not None:
@@ -114,9 +115,9 @@ def report(
     return result
 
 
-def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
-    """What `report` or `record` wrote to a folder, or what is recorded of the run of that name in this version.
-    InputError where there is nothing or it is damaged."""
+def read(folder: Path) -> tuple[dict[str, Any], list[Any]]:
+    """What `report` or `record` wrote to a folder, its answers as `Row`s or what was `Spoken`, or what is recorded of
+    the run of that name in this version. InputError where there is nothing or it is damaged."""
     folder = folder if folder.exists() else _recorded(folder)
     metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
     if not predictions.exists() and (folder / RANKS).exists():
@@ -127,9 +128,9 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
         if not file.exists():
             raise InputError(f"{file}: there is none; give a run folder, or the --out of an evaluation")
     if predictions.name == RANKS:
-        rows = _ranked(predictions)
+        rows = answers.ranked(predictions)
     else:
-        rows = [_row(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
+        rows = [answers.parsed(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
     told = about(metrics)
     if told["n"] != len(rows):
         raise InputError(
@@ -141,7 +142,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
 
 def about(metrics: Path) -> dict[str, Any]:
     """What a metrics.json says. InputError where it is damaged."""
-    data = ("path", "sha256", "candidates.name", "candidates.sha256")
+    data = ("path", "sha256", "candidates")
     return read_json(metrics, "model", "persona", "n", "metrics", *(f"data.{name}" for name in data))
 
 
@@ -168,6 +169,8 @@ def record(folder: Path, out: Path) -> None:
     import pyarrow.parquet
 
     told, rows = read(folder)
+    if not all(isinstance(row, Row) for row in rows):
+        raise InputError(f"{folder}: holds generated replies, of which there are no records; pass the folder on")
     recipe = recipes.read(str(folder / "recipe.yaml")) if (folder / "recipe.yaml").exists() else None
     spent = None if recipe is None else read_json(folder / "environment.json", *SPENT)
     columns = {
@@ -205,6 +208,18 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) 
         raise InputError(f"seed: {seed} is not at least 0")
     (about_a, rows_a), (about_b, rows_b) = read(run_a), read(run_b)
     draws = [about["data"]["candidates"] for about in (about_a, about_b)]
+    sides = [
+        {"persona": about["persona"], "path": about["data"]["path"], "split": about["data"].get("split")}
+        for about in (about_a, about_b)
+    ]
+    told = {"of": dict(zip("ab", sides, strict=True)), "candidates": draws[0]}
+    if None in draws:
+        if draws != [None, None] or reworded:
+            raise InputError(
+                f"{run_a} and {run_b}: of two models that write replies, or two that choose them, give the runs"
+            )
+        tokens = [name.partition("/")[2] for name in about_a["metrics"] if name.startswith("perplexity/")]
+        return {**told, **compare_spoken(rows_a, rows_b, tokens=tokens[0], seed=seed)}
     alike = [_shape(row) for row in rows_a] == [_shape(row) for row in rows_b]
     if reworded:
         if not alike:
@@ -220,15 +235,7 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) 
             f"{draws[1]['name']} {draws[1]['sha256'][:12]}); evaluate both on the same file with the same seed"
             f"{otherwise}"
         )
-    sides = [
-        {"persona": about["persona"], "path": about["data"]["path"], "split": about["data"].get("split")}
-        for about in (about_a, about_b)
-    ]
-    return {
-        "of": dict(zip("ab", sides, strict=True)),
-        "candidates": draws[0],
-        **comparison.compare(rows_a, rows_b, seed=seed),
-    }
+    return {**told, **comparison.compare(rows_a, rows_b, seed=seed)}
 
 
 def _shape(row: Row) -> tuple[str, int, int]:
@@ -267,45 +274,6 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
 def write_json(content: Any, path: Path) -> None:
     """Writes JSON; the file is complete or untouched."""
     lines.save([json.dumps(content, indent=2, ensure_ascii=False)], path)
-
-
-def _row(line: str, where: str) -> Row:
-    """A line of predictions.jsonl. InputError, which begins with `where`, where it is damaged."""
-    try:
-        row = Row(**json.loads(line))
-        if not isinstance(row.id, str) or not isinstance(row.dialogue, str):
-            raise TypeError("id and dialogue must be texts")
-        if not {int, float}.issuperset(map(type, row.scores)):
-            raise TypeError("scores must be numbers")
-        if type(row.target) is not int or row.target not in range(len(row.scores)):
-            raise TypeError("target must be the place of one of the scores")
-        return replace(row, scores=tuple(map(float, row.scores)))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{where}: is damaged ({error}); copy it again, or evaluate anew") from None
-
-
-def _ranked(path: Path) -> list[Row]:
-    """What `record` wrote, as rows with such scores that each true reply has its rank. InputError where it is
-    damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-        columns = [table.column(name).to_pylist() for name in ("id", "dialogue", "candidates", "target", "rank")]
-        return [_placed(*values) for values in zip(*columns, strict=True)]
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is damaged ({error}); copy it again") from None
-
-
-def _placed(name: Any, dialogue: Any, candidates: Any, target: Any, rank: Any) -> Row:
-    """A row whose true reply has this rank; with a half, it ties with one other. ValueError where that cannot be."""
-    texts, numbers = isinstance(name, str) and isinstance(dialogue, str), type(candidates) is type(target) is int
-    if not (texts and numbers and 0 <= target < candidates and 1 <= rank <= candidates and not 2 * rank % 1):
-        raise ValueError(f"{name} of {dialogue}: rank {rank} of {candidates}, target {target}")
-    above, level = int(rank) - 1, int(2 * rank) % 2
-    others = [1.0] * above + [0.0] * level + [-1.0] * (candidates - 1 - above - level)
-    return Row(name, dialogue, (*others[:target], 0.0, *others[target:]), target)
 
 
 def sha256(path: Path) -> str:

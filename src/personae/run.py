@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from personae import __version__, catalogue, checkpoint, recipes, results, training, weights
 from personae.data import lines
-from personae.data.candidates import Draw, Sides, examples, offered
+from personae.data.candidates import examples
 from personae.data.read import locate, read
 from personae.data.splits import keep_apart
 from personae.metrics.calibration import Calibration
@@ -35,7 +35,7 @@ from personae.recipes import mistakes
 from personae.results import Measured, Precision
 from personae.tasks.base import Task
 from personae.tasks.selection import Selection
-from personae.types import Corpus, Dialogue, Example, InputError, Paper, Whose, check
+from personae.types import Corpus, Example, InputError, Paper, Whose, check
 
 BACKBONE = "backbone"
 
@@ -129,9 +129,9 @@ def fit(
     task.seed = seed
     splits = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
     dialogues = splits["train"]
-    dev, _ = cases_of(splits["dev"], "corpus.dev", sides="both")
+    dev, _ = task.cases(splits["dev"], "corpus.dev", sides="both")
     replies = examples(dialogues, sides="both")
-    reported, drawn = cases_of(splits["valid"], "corpus.valid")
+    reported, drawn = task.cases(splits["valid"], "corpus.valid")
     if not replies or not dev:
         raise InputError("corpus: no replies to train on, or none held out to select on; give more dialogues")
     for cases, where in ((replies, "train"), (dev, "dev"), (reported, "valid")):
@@ -277,10 +277,12 @@ def evaluate(
     inside = locate(path)[1]
     if split and inside and split != inside:
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
-    cases, drawn = cases_of(read(path), data, n=20 if candidates is None else candidates, seed=seed)
-    if candidates is not None and drawn.name == "official":
-        raise InputError(f"--candidates {candidates}: {data} has candidates of its own; leave the option out")
+    dialogues = read(path)
     task = load(model).to(device)
+    cases, drawn = task.cases(dialogues, data, n=20 if candidates is None else candidates, seed=seed)
+    if candidates is not None and (drawn is None or drawn.name == "official"):
+        why = f"{data} has candidates of its own" if drawn else f"{model} is given none"
+        raise InputError(f"--candidates {candidates}: {why}; leave the option out")
     if persona is not None:
         aim(task, persona)
     if precision == "int8":
@@ -295,33 +297,6 @@ def evaluate(
     return results.report(
         task, cases, drawn, model=model, path=path, split=label, seed=seed, out=out, precision=precision
     )
-
-
-def cases_of(
-    dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
-) -> tuple[list[Example], Draw]:
-    """The examples of dialogues that came from `where`, which an InputError names, with candidates; and their draw.
-    InputError where one side's are wanted and there are none."""
-    try:
-        with_candidates, drawn = offered(dialogues, n=n, seed=seed, sides=sides)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    cases = examples(with_candidates, sides=sides)
-    twice = sum(case.target.candidates.count(case.target.text) > 1 for case in cases)
-    if twice:
-        log.warning(
-            "%s: %d of %d replies are among their candidates more than once, and can at best tie for the first place: "
-            "no hit at 1",
-            where,
-            twice,
-            len(cases),
-        )
-    if not cases and sides == "second":
-        raise InputError(
-            f"{where}: holds no reply of speaker 1 to a turn before it, the only ones that are measured; let speaker 1 "
-            "be the one who replies, or give candidates to the turns that count"
-        )
-    return cases, drawn
 
 
 def _check_arguments(
@@ -342,7 +317,7 @@ def _check_arguments(
 
 def _check_persona(task: Task, cases: Sequence[Example], where: str, option: str) -> None:
     """InputError where no case has a line of the persona that the model reads."""
-    whose = task.model.persona
+    whose: Whose = getattr(task.model, "persona", "none")
     if whose != "none" and not any(case.facts(whose) for case in cases):
         raise InputError(
             f"{where}: holds no line of the persona that is to be read ({option} {whose}); read none, or give "

@@ -42,6 +42,12 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def joined(words: Iterable[str]) -> str:
+    """Words and marks as one writes them, of which `words` makes the same again."""
+    text = re.sub(r"(?<=\w) ([,.;:!?)\]]+)", r"\1", " ".join(words))
+    return re.sub(r"(?<=[^\W_]) (['’]) (?=[^\W_])", r"\1", text)
+
+
 class Kept(dict[str, _Made]):
     """What was made of texts, so that it is made once. All is forgotten where new texts come and there is no `room`
     left, so that memory does not grow with what is read."""

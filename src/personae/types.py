@@ -66,6 +66,11 @@ class Example:
     target: Turn
 
     @property
+    def user(self) -> Speaker:
+        """Who says the target."""
+        return self.context.speakers[self.target.speaker]
+
+    @property
     def id(self) -> str:
         """The dialogue's id and the position of the target turn in it, counted from 0."""
         return f"{self.context.id}#{len(self.context.turns)}"

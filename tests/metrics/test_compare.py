@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from personae.metrics.compare import Interval, McNemar, compare, interval, mcnemar, paired, t_test
+from personae.metrics.compare import Interval, McNemar, compare, interval, mcnemar, paired, pearson, t_test, wilcoxon
 from personae.metrics.ranking import metrics
 from personae.types import InputError, Row
 
@@ -176,6 +176,67 @@ def test_t_test_of_a_constant_difference() -> None:
     assert t_test([0.1] * 7, [0.1] * 7) == 1.0
     assert t_test([0.3] * 7, [0.2] * 7) == 0.0
     assert t_test([0.3], [0.2]) is None
+
+
+@pytest.mark.parametrize("number", [60, 2000])
+def test_wilcoxon_agrees_with_scipy(number: int) -> None:
+    generator = np.random.default_rng(number)
+    for a, b in (
+        (generator.random(number), generator.random(number) ** 1.2),
+        (generator.integers(0, 2, 3 * number), (generator.random(3 * number) < 0.4).astype(int)),
+    ):
+        theirs = stats.wilcoxon(a, b, zero_method="wilcox", method="asymptotic").pvalue
+        assert wilcoxon(a.tolist(), b.tolist()) == pytest.approx(theirs)
+
+
+def test_wilcoxon_of_few_differences_is_exact() -> None:
+    """Of hits it is then the sign test, however many examples have no difference."""
+    a, b = [1.0] * 8 + [0.0] + [1.0] * 500, [0.0] * 8 + [1.0] + [1.0] * 500
+    assert wilcoxon(a, b) == pytest.approx(stats.binomtest(1, 9).pvalue)
+    assert wilcoxon(a, b) == pytest.approx(mcnemar(a, b).p)
+
+
+def test_wilcoxon_sees_that_differences_of_rates_are_equal() -> None:
+    a, b = [0.6, 0.4, 1.0, 0.2, 0.2], [0.4, 0.2, 0.8, 0.0, 0.4]  # as floats, 0.6 - 0.4 is less than 0.4 - 0.2
+    assert wilcoxon(a, b) == pytest.approx(stats.binomtest(1, 5).pvalue)
+
+
+def test_wilcoxon_without_a_difference() -> None:
+    assert wilcoxon([1, 0, 1], [1, 0, 1]) == 1.0
+    assert wilcoxon([0.1 + 0.2, 0.5], [0.3, 0.5]) == 1.0
+    assert wilcoxon([1], [0]) is None
+
+
+def test_pearson_agrees_with_scipy_and_with_fisher() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=55)
+    y = x + 0.5 * generator.normal(size=55)
+    found, theirs = pearson(x.tolist(), y.tolist()), stats.pearsonr(x, y)
+    assert (found.value, found.p, found.n) == (pytest.approx(theirs.statistic), pytest.approx(theirs.pvalue), 55)
+    assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1])
+    around = 1.959964 / np.sqrt(52)
+    assert found.low == pytest.approx(np.tanh(np.arctanh(found.value) - around), abs=1e-6)
+    assert found.high == pytest.approx(np.tanh(np.arctanh(found.value) + around), abs=1e-6)
+    half = pearson(x.tolist(), y.tolist(), level=0.5)
+    assert half.low is not None
+    assert found.low is not None
+    assert found.low < half.low < found.value
+
+
+def test_pearson_of_few_pairs() -> None:
+    found = pearson([1, 2, 3], [2, 1, 4])
+    assert (found.value, found.low, found.high) == (pytest.approx(6 / (2 * 42) ** 0.5), None, None)
+    assert pearson([1, 2, 3, 4], [-2, -4, -6, -8]).value == pytest.approx(-1)
+    with pytest.raises(InputError, match=r"the second measure is 0\.5 everywhere"):
+        pearson([1, 2, 3, 4], [0.5] * 4)
+    with pytest.raises(InputError, match="the first measure is 1 everywhere"):
+        pearson([1], [2])
+    with pytest.raises(InputError, match="2 values cannot be paired with 1"):
+        pearson([1, 2], [2])
+    with pytest.raises(InputError, match="value 1, counted from 0, is nan"):
+        pearson([1, float("nan")], [2, 3])
+    with pytest.raises(InputError, match="level is 95"):
+        pearson([1, 2, 3, 4], [2, 1, 4, 3], level=95)
 
 
 def test_compare() -> None:

@@ -24,7 +24,8 @@ class Draw:
 
 
 def examples(dialogues: Iterable[Dialogue], *, sides: Sides = "second") -> list[Example]:
-    """The turns with candidates, where a dialogue has any; else every turn but the first that one of `sides` says."""
+    """The last turn, where a dialogue names the question that it answers; else the turns with candidates, where a
+    dialogue has any; else every turn but the first that one of `sides` says."""
     return [
         Example(replace(dialogue, turns=dialogue.turns[:i]), dialogue.turns[i])
         for dialogue in dialogues
@@ -86,6 +87,8 @@ def fingerprint(examples: Iterable[Example], *, n: int | None = None, seed: int 
 
 def _places(dialogue: Dialogue, sides: Sides) -> list[int]:
     given = [i for i, turn in enumerate(dialogue.turns) if turn.candidates]
+    if dialogue.question is not None:
+        return [len(dialogue.turns) - 1] if len(dialogue.turns) > 1 else []
     return given or [i for i, turn in enumerate(dialogue.turns) if i and (turn.speaker == 1 or sides == "both")]
 
 

@@ -1,1 +1,1 @@
-"""Measures of selected replies, and how far to trust a difference between two of them."""
+"""Measures of selected and of generated replies, and how far to trust a difference between two of them."""

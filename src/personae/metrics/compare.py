@@ -1,29 +1,31 @@
 """Intervals around a mean and comparisons of two models on the same examples.
 
 The replies of one dialogue resemble one another, so the bootstrap draws whole dialogues (B. Efron and R. Tibshirani, An
-Introduction to the Bootstrap, 1993, chapters 13 and 16). McNemar's test and the paired t-test take every example as
-independent, so their p-values come out too small where examples share dialogues; they are here because papers print
-them.
+Introduction to the Bootstrap, 1993, chapters 13 and 16). McNemar's test, the paired t-test and Wilcoxon's take every
+example as independent, so their p-values come out too small where examples share dialogues; they are here because
+papers print them.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from personae.metrics.ranking import metrics
-from personae.types import InputError, Row
+from personae.types import InputError, Row, Spoken
 
 Floats = NDArray[np.float64]
+
+_Answer = TypeVar("_Answer", Row, Spoken)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over `n` examples and its bootstrap interval; `low` and `high` are None where all examples are of one
-    group, which says nothing about others."""
+    """A mean over `n` examples, or another number that is of all of them, and its interval; `low` and `high` are None
+    where all examples are of one group, which says nothing about others."""
 
     value: float
     low: float | None
@@ -33,8 +35,8 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The mean of `a` less that of `b` over the same `n` examples, its bootstrap interval and the two-sided p-value of
-    no difference; `low`, `high` and `p` are None where all examples are of one group."""
+    """The value of `a` less that of `b` over the same `n` examples, its interval and the two-sided p-value of no
+    difference; `low`, `high` and `p` are None where all examples are of one group."""
 
     value: float
     low: float | None
@@ -50,6 +52,18 @@ class McNemar:
     only_a: int
     only_b: int
     p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Pearson's coefficient of `n` pairs, its interval and the two-sided p-value of no correlation; `low` and `high`
+    are None for fewer than four pairs, which leave it anywhere."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float
+    n: int
 
 
 def interval(
@@ -108,13 +122,56 @@ def t_test(a: Sequence[float], b: Sequence[float]) -> float | None:
     return 2 * float(special.stdtr(len(differences) - 1, -abs(differences.mean()) / error))
 
 
+def wilcoxon(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """The two-sided p-value of Wilcoxon's signed-rank test; None for a single example. Examples without a difference
+    are left out, as Wilcoxon does (scipy's zero method "wilcox"), and where none is left it is 1. Up to thirteen
+    differences (fifty, if no two are of one size) are tested exactly, more by the normal approximation with its
+    correction for ties. Differences are rounded to twelve places, so that 0.6 - 0.4 ties with 0.4 - 0.2. It takes the
+    examples as independent, which replies of one dialogue or user are not: compare `paired`."""
+    from scipy import stats  # slow to load
+
+    differences = _differences(a, b).round(12)
+    if len(differences) < 2:
+        return None
+    differences = differences[differences != 0]
+    return float(stats.wilcoxon(differences).pvalue) if len(differences) else 1.0
+
+
+def pearson(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> Correlation:
+    """How far two measures of the same things, such as Per-Hits@k of several systems under two scorers, rise and fall
+    together in a straight line; the interval is Fisher's. Interval and p-value take the pairs as independent: a
+    system's Per-Hits@k for several k are not, so with these the interval is too narrow. InputError where a measure is
+    everywhere the same, which correlates with nothing."""
+    from scipy import stats  # slow to load
+
+    if len(x) != len(y):
+        raise InputError(f"{len(x)} values cannot be paired with {len(y)}; give both measures of each")
+    _check_level(level)
+    for which, values in (("first", _finite(x)), ("second", _finite(y))):
+        if np.ptp(values) == 0:
+            raise InputError(f"the {which} measure is {values[0]:g} everywhere; a correlation needs values that differ")
+    found = stats.pearsonr(x, y)
+    low, high = map(float, found.confidence_interval(level)) if len(x) > 3 else (None, None)
+    return Correlation(value=float(found.statistic), low=low, high=high, p=float(found.pvalue), n=len(x))
+
+
 def compare(
     rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
 ) -> dict[str, Any]:
     """Two models on the same examples, matched by `Row.id` in any order: for every ranking metric both values with
     their intervals, the difference a - b, and McNemar's test (hits) or the paired t-test (reciprocal rank).
     InputError where the two are not the same examples with the same numbers of candidates and the same targets."""
-    rows_b = _matched(rows_a, rows_b)
+    rows_b = matched(rows_a, rows_b)
+    unlike = [
+        f"{x.id}: target {x.target} of {len(x.scores)} against target {y.target} of {len(y.scores)}"
+        for x, y in zip(rows_a, rows_b, strict=True)
+        if (x.target, len(x.scores)) != (y.target, len(y.scores))
+    ]
+    if unlike:
+        raise InputError(
+            f"{len(unlike)} examples differ in their target or number of candidates (first: {unlike[0]}); "
+            "evaluate both with the same candidates in the same order"
+        )
     dialogues = [row.dialogue for row in rows_a]
     measured_a, measured_b = metrics(rows_a), metrics(rows_b)
     compared: dict[str, Any] = {}
@@ -136,28 +193,18 @@ def compare(
     }
 
 
-def _matched(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[Row]:
-    """`rows_b` in the order of `rows_a`."""
-    a, b = {row.id: row for row in rows_a}, {row.id: row for row in rows_b}
-    for which, rows, distinct in (("first", rows_a, a), ("second", rows_b, b)):
-        if repeated := len(rows) - len(distinct):
+def matched(of_a: Sequence[_Answer], of_b: Sequence[_Answer]) -> list[_Answer]:
+    """What `of_b` has of the examples of `of_a`, in that order. InputError where the two are not of the same examples,
+    by their ids, or an example is there twice."""
+    a, b = {each.id: each for each in of_a}, {each.id: each for each in of_b}
+    for which, given, distinct in (("first", of_a, a), ("second", of_b, b)):
+        if repeated := len(given) - len(distinct):
             raise InputError(f"the {which} results repeat {repeated} example ids; give each example once")
     absent = {"second": [key for key in a if key not in b], "first": [key for key in b if key not in a]}
     missing = [f"{len(ids)} are missing from the {which} (first: {ids[0]})" for which, ids in absent.items() if ids]
     if missing:
         raise InputError(f"the results are not of the same examples: {'; '.join(missing)}; evaluate both on one file")
-    matched = [b[key] for key in a]
-    unlike = [
-        f"{x.id}: target {x.target} of {len(x.scores)} against target {y.target} of {len(y.scores)}"
-        for x, y in zip(rows_a, matched, strict=True)
-        if (x.target, len(x.scores)) != (y.target, len(y.scores))
-    ]
-    if unlike:
-        raise InputError(
-            f"{len(unlike)} examples differ in their target or number of candidates (first: {unlike[0]}); "
-            "evaluate both with the same candidates in the same order"
-        )
-    return matched
+    return [b[key] for key in a]
 
 
 def _finite(values: Sequence[float] | Floats) -> Floats:
@@ -194,9 +241,13 @@ def _resampled(values: Floats, groups: Sequence[str], seed: int, resamples: int)
     return np.concatenate(means)
 
 
-def _bounds(means: Floats | None, level: float) -> tuple[float, float] | tuple[None, None]:
+def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it must be between 0 and 1, such as 0.95")
+
+
+def _bounds(means: Floats | None, level: float) -> tuple[float, float] | tuple[None, None]:
+    _check_level(level)
     if means is None:
         return None, None
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

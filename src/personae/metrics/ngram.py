@@ -142,7 +142,7 @@ class NgramModels:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = once / (once + 2 * twice)
             found = np.stack([n - (n + 1) * ratio * seen[:, n + 1] / seen[:, n] for n in (1, 2, 3)], 1)
-        usable = np.all((seen[:, 1:4] > 0) & (found >= 0) & (found <= (1, 2, 3)), axis=1, keepdims=True)
+        usable = np.all((seen[:, 1:4] > 0) & (found > 0) & (found <= (1, 2, 3)), axis=1, keepdims=True)
         found = np.where(usable, found, FALLBACK)
         return np.concatenate([np.zeros((self.users, 1)), found], 1)
 

@@ -10,10 +10,12 @@ import lightning
 import torch
 from torch import Tensor
 
+from personae.data.candidates import Draw, Sides
 from personae.metrics.calibration import Calibration
+from personae.metrics.compare import Interval
 from personae.tasks.averaging import Average
 from personae.tasks.optimization import Optimization
-from personae.types import Dialogue, Example, InputError, Row
+from personae.types import Dialogue, Example, InputError
 
 
 class Model(Protocol):
@@ -77,6 +79,19 @@ class Batches:
         self.epoch, self.done = state["epoch"], state["done"]
 
 
+class Lazily(Sequence[Batch]):
+    """Batches that are collated each time they are read."""
+
+    def __init__(self, examples: Sequence[Sequence[Example]], collate: Any) -> None:
+        self.examples, self.collate = examples, collate
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Batch(self.examples[index], self.collate(self.examples[index]))
+
+
 def bucketed(
     units: Sequence[Sequence[Example]],
     size: Callable[[Example], int],
@@ -129,9 +144,17 @@ class Task(lightning.LightningModule):
         self.batch_size, self.optimization = batch_size, optimization
         self.seed = 0
         self.steps = float("inf")
-        self.rows: list[Row] = []
+        self.rows: list[Any] = []
         self.calibration: Calibration | None = None
         self.average = Average(average) if average else None
+
+    @abstractmethod
+    def cases(
+        self, dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
+    ) -> tuple[list[Example], Draw | None]:
+        """The examples of dialogues that came from `where`, which an InputError names: the replies of the second
+        speaker, or both `sides`; and, where they have candidates, their draw, of `n` with `seed` where the dialogues
+        have none."""
 
     @abstractmethod
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
@@ -153,12 +176,20 @@ class Task(lightning.LightningModule):
         """Batches to measure on."""
 
     @abstractmethod
-    def rows_of(self, batch: Batch) -> list[Row]:
-        """The model's answers to a batch, a row an example."""
+    def rows_of(self, batch: Batch) -> list[Any]:
+        """The model's answers to a batch, a row an example, which has its `id`."""
 
     @abstractmethod
-    def metrics(self, rows: Sequence[Row]) -> dict[str, list[float]]:
-        """Named metrics, one number a row."""
+    def values(self, rows: Sequence[Any]) -> dict[str, float]:
+        """Named metrics of the rows, among them what `monitor` names, but for what follows a "/" there."""
+
+    @abstractmethod
+    def measure(self, rows: Sequence[Any]) -> dict[str, Interval]:
+        """Named metrics of the rows, with their intervals."""
+
+    def beside(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """What must stand beside the metrics for them to be read, as JSON."""
+        return {}
 
     def configure_optimizers(self) -> Any:
         """As `optimization` says."""
@@ -233,6 +264,6 @@ class Task(lightning.LightningModule):
         self.rows += self.rows_of(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean of each metric."""
-        for name, values in self.metrics(self.rows).items():
-            self.log(name.partition("/")[0], sum(values) / len(values), prog_bar=True)
+        """Logs the metrics."""
+        for name, value in self.values(self.rows).items():
+            self.log(name.partition("/")[0], value, prog_bar=True)

@@ -1,5 +1,6 @@
 """Response selection: choose the true reply among candidates."""
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -9,13 +10,17 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from personae.data.candidates import Draw, Sides, examples, offered
+from personae.metrics.compare import Interval, interval
 from personae.metrics.ranking import metrics
 from personae.nn.objective import Objective
-from personae.tasks.base import Batch, Batches, Model, Task, bucketed
+from personae.tasks.base import Batch, Batches, Lazily, Model, Task, bucketed
 from personae.tasks.negatives import Drawn, Negatives
 from personae.tasks.optimization import Optimization
 from personae.tasks.variation import Variation
 from personae.types import Dialogue, Example, InputError, Row
+
+log = logging.getLogger(__name__)
 
 SCORED = 640
 """So many candidates, of one case or several, are scored at once."""
@@ -104,6 +109,31 @@ class Selection(Task):
         self.variation = variation
         self.monitor = "mrr"
 
+    def cases(
+        self, dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
+    ) -> tuple[list[Example], Draw | None]:
+        """The replies, with candidates, and their draw. InputError where one side's are wanted and there are none."""
+        try:
+            with_candidates, drawn = offered(dialogues, n=n, seed=seed, sides=sides)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        cases = examples(with_candidates, sides=sides)
+        twice = sum(case.target.candidates.count(case.target.text) > 1 for case in cases)
+        if twice:
+            log.warning(
+                "%s: %d of %d replies are among their candidates more than once, and can at best tie for the first "
+                "place: no hit at 1",
+                where,
+                twice,
+                len(cases),
+            )
+        if not cases and sides == "second":
+            raise InputError(
+                f"{where}: holds no reply of speaker 1 to a turn before it, the only ones that are measured; let "
+                "speaker 1 be the one who replies, or give candidates to the turns that count"
+            )
+        return cases, drawn
+
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
         """Gives the model every sentence of the dialogues and personas."""
         self.model.prepare(texts(dialogues))
@@ -163,7 +193,7 @@ class Selection(Task):
                 batches.append([])
                 most = len(example.target.candidates)
             batches[-1].append(example)
-        return _Lazily(random.Random(0).sample(batches, len(batches)), self.parts)
+        return Lazily(random.Random(0).sample(batches, len(batches)), self.parts)
 
     def parts(self, examples: Sequence[Example]) -> Parts:
         """The model's input, in parts where a single example has more candidates than are scored at once."""
@@ -192,21 +222,17 @@ class Selection(Task):
         ]
 
     def metrics(self, rows: Sequence[Row]) -> dict[str, list[float]]:
-        """hits@k and reciprocal rank."""
+        """hits@k and reciprocal rank, one number a row."""
         return metrics(rows)
 
+    def values(self, rows: Sequence[Row]) -> dict[str, float]:
+        """The mean of each metric."""
+        return {name: sum(each) / len(each) for name, each in self.metrics(rows).items()}
 
-class _Lazily(Sequence[Batch]):
-    """Batches that are collated each time they are read."""
-
-    def __init__(self, examples: Sequence[Sequence[Example]], collate: Any) -> None:
-        self.examples, self.collate = examples, collate
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return Batch(self.examples[index], self.collate(self.examples[index]))
+    def measure(self, rows: Sequence[Row]) -> dict[str, Interval]:
+        """The mean of each metric, and its interval over dialogues."""
+        dialogues = [row.dialogue for row in rows]
+        return {name: interval(each, dialogues) for name, each in self.metrics(rows).items()}
 
 
 def texts(dialogues: Iterable[Dialogue]) -> list[str]:

@@ -1,0 +1,74 @@
+"""A vector for each of some names: of users, of questions.
+
+Letters: J names, R features, B pairs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personae.types import InputError
+
+
+class NameTable(nn.Module):
+    """Vectors of `width` features, which, where they are not given, are drawn from a normal distribution of standard
+    deviation `spread`, around a vector that they have in `common`, drawn from one of that standard deviation. A name
+    that is not known has the mean of all. They are kept with the weights, the names beside them."""
+
+    def __init__(self, *, width: int, spread: float = 1.0, common: float = 0.0) -> None:
+        super().__init__()
+        if width < 1:
+            raise InputError(f"width: {width} is not at least 1")
+        self.width, self.spread, self.common = width, spread, common
+        self.names: dict[str, int] = {}
+        self.weight = nn.Parameter(torch.empty(0, width))
+
+    def prepare(self, names: Sequence[str], vectors: Tensor | None = None) -> None:
+        """Takes these names, in their order, with their vectors (J, R)."""
+        self._know(list(dict.fromkeys(names)))
+        if vectors is not None:
+            self.weight.data.copy_(vectors)
+
+    def numbers(self, names: Sequence[str | None]) -> Tensor:
+        """The number of each name, -1 for one that is not known: (B,)."""
+        return torch.tensor([-1 if name is None else self.names.get(name, -1) for name in names], dtype=torch.long)
+
+    def add(self, name: str, vector: Tensor) -> int:
+        """Takes one more name, or another vector (R,) for one that it has; its number."""
+        if name not in self.names:
+            self.names[name] = len(self.names)
+            self.weight = nn.Parameter(torch.cat([self.weight.detach(), vector.detach()[None].to(self.weight)]))
+        self.weight.data[self.names[name]] = vector.detach()
+        return self.names[name]
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The vectors (B, R) of numbers (B,)."""
+        known = self.weight[numbers.clamp(min=0)] if len(self.weight) else self.weight.new_zeros(1, self.width)
+        if bool((numbers >= 0).all()):
+            return known
+        return torch.where((numbers >= 0)[:, None], known, self.mean())
+
+    def mean(self) -> Tensor:
+        """The vector (R,) of a name that is not known: the mean of all, zeros where there are none."""
+        return self.weight.mean(0) if len(self.weight) else self.weight.new_zeros(self.width)
+
+    def get_extra_state(self) -> dict[str, list[str]]:
+        """The names, saved as JSON beside the weights."""
+        return {"names": list(self.names)}
+
+    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+        """Restores what `get_extra_state` gave."""
+        if state != self.get_extra_state():
+            self._know(state["names"])
+
+    def _know(self, names: Sequence[str]) -> None:
+        self.names = {name: number for number, name in enumerate(names)}
+        drawn = torch.randn(self.width) * self.common + torch.randn(len(names), self.width) * self.spread
+        self.weight = nn.Parameter(drawn.to(self.weight))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if prefix + "_extra_state" in state_dict:  # the table's size is known only then
+            self.set_extra_state(state_dict[prefix + "_extra_state"])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
