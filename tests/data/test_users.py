@@ -107,11 +107,22 @@ def test_personas_are_users_and_all_their_replies_answers(tmp_path: Path) -> Non
     for row in rows:
         row["turns"] = [{**turn, "text": f"{turn['text']} of {row['id']}"} for turn in turns]
     corpus = Users(files=[lines(tmp_path / "personas.jsonl", rows)], by="persona", fewest=7)
-    found = said([dialogue for name in ("train", "dev", "valid") for dialogue in corpus.split(name)])
-    assert {user: len(own) for user, own in found.items()} == {"x/0": 11, "x/1": 11}
-    assert found["x/1"] == {f"word {number} of x" for number in range(1, 12, 2)} | {
+    parts = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
+    found = said([dialogue for part in parts.values() for dialogue in part])
+    assert found.keys() == {"x/0", "x/1"}
+    assert found["x/1"] < {f"word {number} of x" for number in range(1, 12, 2)} | {
         f"word {number} of y" for number in range(2, 12, 2)
     }
+    held = {dialogue.turns[-1].text for name in ("dev", "valid") for dialogue in parts[name]}
+    everything = {turn["text"] for row in rows for turn in row["turns"]}
+    answering = {
+        f"word {number + 1} of {name}" for name in "xy" for number in range(11) if f"word {number} of {name}" in held
+    }
+    assert {dialogue.turns[-1].text for dialogue in parts["train"]} == everything - held - answering - {
+        "word 0 of x",
+        "word 0 of y",
+    }
+    assert not held & {turn.text for dialogue in parts["train"] for turn in dialogue.turns}
 
 
 def test_near_questions_are_one(tmp_path: Path) -> None:

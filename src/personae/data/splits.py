@@ -4,7 +4,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import chain, combinations, pairwise
 from typing import Literal
@@ -86,9 +86,10 @@ def opening(dialogue: Dialogue, turns: int | None = 4) -> tuple[str, ...]:
 def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Sequence[Dialogue]]) -> dict[str, int]:
     """How many of the dialogues that are reported on, which come from `where`, each of the named `others` knows: over
     half of whose exchanges, an utterance and what answers it (`line_key`), are in its dialogues, whatever the personas,
-    so also where dialogues were cut. InputError where these are over a quarter (of very few, over half): a result on
-    them would say little about new ones. A few may be alike by chance, more so where dialogues are short."""
-    said = [_exchanges(dialogue) for dialogue in reported]
+    so also where dialogues were cut; of one that answers a `question`, the last exchange counts. InputError where these
+    are over a quarter (of very few, over half): a result on them would say little about new ones. A few may be alike by
+    chance, more so where dialogues are short."""
+    said = [_exchanges(_answer(dialogue)) for dialogue in reported]
     found = {}
     for name, dialogues in others.items():
         there = set(chain.from_iterable(map(_exchanges, dialogues)))
@@ -100,6 +101,11 @@ def keep_apart(reported: Sequence[Dialogue], where: str, others: Mapping[str, Se
             )
         found[name] = known
     return found
+
+
+def _answer(dialogue: Dialogue) -> Dialogue:
+    """The part of a dialogue that is reported on."""
+    return dialogue if dialogue.question is None else replace(dialogue, turns=dialogue.turns[-2:])
 
 
 def _exchanges(dialogue: Dialogue) -> set[tuple[str, ...]]:

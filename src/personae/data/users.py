@@ -6,7 +6,7 @@ user some answers to select models on and as many to report."""
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -33,6 +33,16 @@ class _Answer:
     def key(self) -> str:
         return line_key(self.dialogue.turns[-1].text)
 
+    def before(self, turns: int) -> str:
+        """The id that the answer so many turns before has, if it is one."""
+        return f"{self.dialogue.id.rpartition('#')[0]}#{len(self.dialogue.turns) - 1 - turns}"
+
+    def after(self, held: Container[str]) -> "_Answer":
+        """The same, without the turns up to the last one before that is held out."""
+        turns = self.dialogue.turns
+        last = next((place for place in range(2, len(turns)) if self.before(place) in held), len(turns))
+        return replace(self, dialogue=replace(self.dialogue, turns=turns[-last:]))
+
 
 class Users:
     """Splits "train", "dev" and "valid" of the answers of the `most` active users of some files, in any form that
@@ -45,7 +55,9 @@ class Users:
     at least `answered_by` users answered, and only users who have `fewest` answers to them.
 
     Of each user, `held_out` answers are "dev" and as many "valid", drawn with `seed` from those whose question another
-    user answers in what is left, if there are enough; no answer of "train" has the same letters as one of them."""
+    user answers in what is left, if there are enough; no answer of "train" has the same letters as one of them. A
+    dialogue of "train" begins after the last answer that is held out, and one that answers such an answer is left
+    out."""
 
     def __init__(
         self,
@@ -115,15 +127,19 @@ class Users:
                 "dialogues, or take users by persona (corpus.by)"
             )
         answered = Counter(name for own in chosen.values() for name in {names[answer.question] for answer in own})
+        divided = {user: self._divided(user, own, names, answered) for user, own in chosen.items()}
+        held = {answer.dialogue.id for each in divided.values() for name in ("dev", "valid") for answer in each[name]}
         parts: dict[str, list[Dialogue]] = {"train": [], "dev": [], "valid": []}
-        for user, own in chosen.items():
-            for name, dialogues in self._divided(user, own, names, answered).items():
-                parts[name] += dialogues
+        for each in divided.values():
+            left = [answer for answer in each["train"] if answer.before(1) not in held]
+            history = tuple(answer.dialogue.turns[-1].text for answer in left)
+            for name, answers in {**each, "train": [answer.after(held) for answer in left]}.items():
+                parts[name] += [_told(answer, names[answer.question], history) for answer in answers if history]
         return parts
 
     def _divided(
         self, user: str, own: Sequence[_Answer], names: Mapping[str, str], answered: Mapping[str, int]
-    ) -> dict[str, list[Dialogue]]:
+    ) -> dict[str, list[_Answer]]:
         """The answers of a user in each split."""
         drawn = random.Random(f"{self.seed}/{user}")
         alike: dict[str, list[_Answer]] = defaultdict(list)
@@ -133,11 +149,7 @@ class Users:
         keys.sort(key=lambda key: answered[names[alike[key][0].question]] < 2)  # those that others answer, too, first
         held = {"dev": keys[: self.held_out], "valid": keys[self.held_out : 2 * self.held_out]}
         left = [answer for key in alike if key not in {*held["dev"], *held["valid"]} for answer in alike[key]]
-        history = tuple(answer.dialogue.turns[-1].text for answer in left)
-        chosen = {"train": left, **{name: [alike[key][0] for key in each] for name, each in held.items()}}
-        return {
-            name: [_told(answer, names[answer.question], history) for answer in each] for name, each in chosen.items()
-        }
+        return {"train": left, **{name: [alike[key][0] for key in each] for name, each in held.items()}}
 
     def _answers(self) -> list[_Answer]:
         """Every answer of the files."""
