@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_backbone import write as write_backbone
 
+from personae import judging
 from personae.cli import main
+from personae.metrics import kenlm
+from personae.types import InputError
 
 TOPICS = {"ann": "boat sail wind sea harbour", "bob": "soup pot salt stove spoon", "cid": "dog lead walk park bone"}
 
@@ -24,7 +28,8 @@ def said(user: str, seed: int) -> str:
 @pytest.fixture
 def histories(tmp_path: Path) -> str:
     each = [{"user": user, "text": said(user, seed)} for user in TOPICS for seed in range(20)]
-    return write(tmp_path / "histories.jsonl", [*each, {"user": "ann", "history": ["i sail .", "my boat ."]}])
+    more = [{"user": "ann", "history": ["i sail .", "my boat ."]}, {"user": "mum", "history": ["", ""]}]
+    return write(tmp_path / "histories.jsonl", [*each, *more])
 
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -67,14 +72,84 @@ def test_users_with_the_same_history_share_their_ranks(capsys: pytest.CaptureFix
     }
 
 
+def test_kenlm_gives_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    try:
+        kenlm.program(), kenlm.package()
+    except InputError as error:
+        pytest.skip(str(error))
+    each = [{"user": user, "text": said(user, seed)} for user in TOPICS for seed in range(20)]
+    last = [{"user": user, "text": f"and so to bed {user}"} for user in TOPICS]  # a last word that is said once
+    histories = write(tmp_path / "h.jsonl", [*each, *last])
+    texts = [(user, said(other, 99)) for user in TOPICS for other in TOPICS]
+    odd = [("ann", ""), ("bob", "unheard of"), ("cid", "?"), ("ann", "wind wind <s> <unk>")]
+    path = write(tmp_path / "r.jsonl", [{"user": user, "text": text} for user, text in [*texts, *odd]])
+    ours, theirs = (
+        measured(capsys, "--responses", path, "--histories", histories, "-k", "3", "--scorer", scorer)
+        for scorer in ("ngram", "kenlm")
+    )
+    assert (ours.pop("scorer"), theirs.pop("scorer")) == ("ngram-3", "kenlm-3")
+    assert ours == theirs
+
+
+def test_a_language_model_with_an_adapter_of_each_user(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    histories: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = write_backbone(tmp_path / "backbone", "llama")
+    monkeypatch.setenv("PERSONAE_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(judging.USERS, "lm", 3)
+    texts = [(user, said(user, 99)) for user in TOPICS] + [("ann", ""), ("bob", "unheard words only")]
+    path = write(tmp_path / "r.jsonl", [{"user": user, "text": text} for user, text in texts])
+    options = ["--responses", path, "--histories", histories, "-k", "2", "--scorer", "lm", "--backbone", backbone]
+    found = measured(capsys, *options)
+    assert (found["n"], found["users"], found["scorer"]) == (5, 3, "lm-llama")
+    assert len(list((tmp_path / "home" / "adapters").iterdir())) == 3
+    monkeypatch.setitem(judging.USERS, "lm", 2)
+    assert caplog.text == ""
+    assert measured(capsys, *options, "--users", "3") == found
+    assert "3 users: training takes a processor" in caplog.text
+
+
+def test_few_and_many_messages(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    many = [said("ann", seed) for seed in range(100_000)]
+    rows = [{"user": "ann", "history": many}, {"user": "bob", "text": "my soup is hot"}]
+    histories = write(tmp_path / "h.jsonl", [*rows, {"user": "cid", "text": ""}])
+    asked = [{"user": "ann", "text": "i sail boat wind"}, {"user": "bob", "text": "hot soup"}]
+    own = write(tmp_path / "r.jsonl", asked)
+    found = measured(capsys, "--responses", own, "--histories", histories, "-k", "2")
+    assert (found["users"], found["n"]) == (2, 2)
+    assert found["metrics"]["per-hits@1/2"]["value"] == 1
+
+
+def test_a_response_of_no_known_word_is_ranked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str
+) -> None:
+    for text in ("", "unheard words only", "...", "9"):
+        path = write(tmp_path / "r.jsonl", [{"user": user, "text": text} for user in TOPICS])
+        found = measured(capsys, "--responses", path, "--histories", histories, "-k", "3")
+        values = [found["metrics"][f"per-hits@{k}/3"]["value"] for k in (1, 2, 3)]
+        assert values == sorted(values)
+        assert values[2] == 1  # each has a rank
+
+
 @pytest.mark.parametrize(
     ("lines", "more", "message"),
     [
         ([{"user": "eve", "text": "hi"}], ["-k", "1"], "user 'eve' has a response, but no history in "),
+        ([{"user": "mum", "text": "hi"}], ["-k", "1"], "user 'mum' has a response, but no history in "),
+        (
+            [{"user": "ann", "text": "hi"}],
+            ["-k", "1", "--users", "0"],
+            "-k: 1 is not between 1 and 0, the number of us",
+        ),
         ([{"user": "ann", "text": "hi"}], ["-k", "4"], "-k: 4 is not between 1 and 3, the number of users"),
         ([{"user": "ann"}], ["-k", "1"], "r.jsonl:1: field text: one message is wanted there"),
         ([{"user": "ann", "text": 3}], ["-k", "1"], "r.jsonl:1: field text: is a number: a text is wanted"),
         ([{"text": "hi"}], ["-k", "1"], "r.jsonl:1: field user: is missing: a text is wanted"),
+        ([{"user": "ann", "text": "hi"}], ["-k", "1", "--backbone", "x"], "--backbone: the scorer ngram has none"),
         ([{"user": "cid", "text": "hi"}], ["--users", "2", "-k", "1"], "holds no response of a user who is measured"),
     ],
 )

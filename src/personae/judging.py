@@ -1,9 +1,29 @@
 """The commands that measure what anybody wrote: no model of ours is asked."""
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from personae.metrics.ngram import Floats
+
+log = logging.getLogger(__name__)
+
+Scorer = Literal["ngram", "kenlm", "lm"]
+
+USERS = {"ngram": 500, "kenlm": 500, "lm": 50}
+"""Among so many users responses are ranked by each scorer; the paper's number, and what a CPU can do in minutes."""
+
+
+class Models(Protocol):
+    """A language model of each of U users."""
+
+    def perplexities(self, sentences: Sequence[Sequence[str]]) -> "Floats":
+        """The perplexity of each sentence under each user's model: (sentences, U)."""
+        ...
 
 
 def perhits(
@@ -11,7 +31,9 @@ def perhits(
     responses: Path,
     histories: Path,
     real: Path | None = None,
-    users: int = 500,
+    scorer: Scorer = "ngram",
+    backbone: str | None = None,
+    users: int | None = None,
     k: int = 5,
     seed: int = 0,
     json: bool = False,
@@ -22,24 +44,37 @@ def perhits(
         responses: a file with {"user": ..., "text": ...} in each line, what is measured.
         histories: such a file of what each user said before; the responses must not be of it.
         real: such a file of users' real responses; their own value is the most that can be expected of others.
-        users: among so many users, those with the most messages, each response is ranked.
+        scorer: the language models of the users: our trigram models, those of KenLM's lmplz, which are the same, or
+            a causal transformer with an adapter of each user.
+        backbone: of the scorer lm, a folder or a hub id; SmolLM2-135M if not given.
+        users: among so many users, those with the most messages, each response is ranked; 500 if not given, of lm 50.
         k: the greatest one.
         seed: of the bootstrap.
         json: print one JSON object.
     """
     from personae import console
 
-    found = judged(responses, histories, real, users=users, k=k, seed=seed)
+    among = USERS[scorer] if users is None else users
+    found = judged(responses, histories, real, scorer=scorer, backbone=backbone, users=among, k=k, seed=seed)
     (console.as_json if json else console.per_hits)(found)
 
 
-def judged(responses: Path, histories: Path, real: Path | None, *, users: int, k: int, seed: int) -> dict[str, Any]:
+def judged(
+    responses: Path,
+    histories: Path,
+    real: Path | None,
+    *,
+    scorer: Scorer,
+    backbone: str | None,
+    users: int,
+    k: int,
+    seed: int,
+) -> dict[str, Any]:
     """What `perhits` prints. InputError names the file and the line, or the user without a history."""
     from personae.data import jsonl
     from personae.data.read import find
     from personae.metrics import per_hits
     from personae.metrics.compare import interval
-    from personae.metrics.ngram import NgramModels
     from personae.text import standard, words
     from personae.types import InputError
 
@@ -50,14 +85,14 @@ def judged(responses: Path, histories: Path, real: Path | None, *, users: int, k
     chosen = [user for user, _ in spoke.most_common(users)]
     if not 1 <= k <= len(chosen):
         raise InputError(f"-k: {k} is not between 1 and {len(chosen)}, the number of users with a history")
-    models = NgramModels([said[user] for user in chosen])
+    models, name = _models(scorer, backbone, [said[user] for user in chosen])
     known = {user: set(map(tuple, said[user])) for user in chosen}
     left: Counter[str] = Counter()
 
     def measured(path: Path) -> dict[str, Any]:
         kept = []
         for user, text in jsonl.messages(find(path)):
-            if user not in said:
+            if user not in spoke:
                 raise InputError(f"{path}: user {user!r} has a response, but no history in {histories}: give one")
             if user not in known:
                 left[f"of {path} left out: their users are none of the {len(chosen)} with the most messages"] += 1
@@ -79,8 +114,34 @@ def judged(responses: Path, histories: Path, real: Path | None, *, users: int, k
         "responses": str(responses),
         "n": found["metrics"][f"per-hits@1/{len(chosen)}"]["n"],
         "users": len(chosen),
-        "scorer": "ngram-3",
+        "scorer": name,
         "chance": per_hits.chance(len(chosen), most=k),
         **found,
         "left_out": dict(left),
     }
+
+
+def _models(scorer: Scorer, backbone: str | None, said: Sequence[Sequence[Sequence[str]]]) -> tuple[Models, str]:
+    """The users' models, and what they are called beside their numbers. InputError where a backbone is given that is
+    not asked."""
+    from personae.types import InputError, check
+
+    check("--scorer", scorer, Scorer)
+    if backbone is not None and scorer != "lm":
+        raise InputError(f"--backbone: the scorer {scorer} has none; take --scorer lm, or leave it out")
+    if scorer == "kenlm":
+        from personae.metrics.kenlm import ORDER, KenlmModels
+
+        return KenlmModels(said), f"kenlm-{ORDER}"
+    if scorer == "lm":
+        from personae import console
+        from personae.nn.user_lm import UserModels
+
+        if len(said) > USERS[scorer]:
+            log.warning("%d users: training takes a processor some five seconds for each; --users 50 may do", len(said))
+        with console.progress("users", len(said)) as advance:
+            models = UserModels(said, backbone=backbone, advance=advance)
+        return models, f"lm-{models.causal.name}"
+    from personae.metrics.ngram import NgramModels
+
+    return NgramModels(said), "ngram-3"

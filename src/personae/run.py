@@ -29,7 +29,7 @@ from personae.data.candidates import examples
 from personae.data.read import locate, read
 from personae.data.splits import keep_apart
 from personae.metrics.calibration import Calibration
-from personae.nn.cross_encoder import CrossEncoder
+from personae.nn.pretrained import Pretrained
 from personae.published import lookup
 from personae.recipes import mistakes
 from personae.results import Measured, Precision
@@ -177,7 +177,7 @@ def save(task: Task, out: Path) -> None:
     """Writes config.json and model.safetensors; each is complete or untouched. Of a pretrained backbone, its
     configuration and its tokenizer are kept besides, in backbone/."""
     for part in task.model.modules():
-        if isinstance(part, CrossEncoder):
+        if isinstance(part, Pretrained):
             part.keep(out / BACKBONE)
     state = {name: value for name, value in task.model.state_dict().items() if not isinstance(value, torch.Tensor)}
     config = {"library_name": "personae", "personae_version": __version__, "state": state}

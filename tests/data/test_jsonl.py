@@ -138,3 +138,29 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(InputError, match="cannot be written"):
         jsonl.write([dialogue], tmp_path / "nowhere" / "own.jsonl")
+
+
+def test_messages_and_what_they_answer(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {"user": "u1", "text": "i sail .", "context": ["hi !", "what do you do ?"]},
+        {"user": "u2", "text": ""},
+        {"user": "u1", "history": ["", "my boat is red ."]},
+    )
+    answers = [("u1", "i sail .", ("hi !", "what do you do ?")), ("u2", "", ()), ("u1", "", ())]
+    assert list(jsonl.answers(path)) == [*answers, ("u1", "my boat is red .", ())]
+    assert list(jsonl.messages(path)) == [(user, text) for user, text, _ in jsonl.answers(path)]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"user": "u1", "history": ["hi"], "context": ["ho"]}, "field context: is of one message"),
+        ({"user": "u1", "text": "hi", "context": "ho"}, "field context: is a text: a list is wanted"),
+        ({"user": "u1", "text": "hi", "context": [""]}, r"field context\[0\]: is empty"),
+        ({"user": "u1", "text": "hi", "contxt": ["ho"]}, "field contxt: is not known, context is: rename it"),
+    ],
+)
+def test_mistakes_in_what_messages_answer(tmp_path: Path, record: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=rf":1: {message}"):
+        list(jsonl.answers(written(tmp_path, record)))

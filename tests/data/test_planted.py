@@ -208,11 +208,31 @@ def test_it_does_not_know_those_of_others_whatever_they_like(corpus: Planted, li
     assert 0.35 < hits(corpus, texts, owners, most=50) < 0.75
 
 
+def test_cold_users_are_of_the_same_world_and_change_nothing_else(corpus: Planted) -> None:
+    more = Planted(cold=20)
+    assert answers(more) == answers(corpus)
+    said_before, held = answers(more, "cold-train"), answers(more, "cold")
+    new = set(map(user, held))
+    assert new == {f"user-{place}" for place in range(100, 120)}
+    assert Counter(map(user, said_before)) == dict.fromkeys(new, 20)
+    assert Counter(map(user, held)) == dict.fromkeys(new, 6)
+    assert not new & set(map(user, answers(corpus)))
+    assert not set(map(said, said_before + held)) & set(map(said, answers(corpus)))
+    for dialogue in held:
+        own = [said(other) for other in said_before if user(other) == user(dialogue)]
+        assert list(dialogue.speakers[1].history) == own
+        assert said(dialogue) not in own
+        assert more.styled(user(dialogue), said(dialogue)) == 1
+        assert more.told(user(dialogue), asked(dialogue), said(dialogue))
+    assert more.counts()["answers"] == {"train": 2000, "dev": 300, "valid": 300, "cold-train": 400, "cold": 120}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"users": 1}, "corpus.users: 1 is not between 2 and 1296: no more styles differ"),
         ({"users": 1297}, "corpus.users: 1297 is not between 2 and 1296"),
+        ({"users": 1290, "cold": 7}, "corpus.cold: 7 is not between 0 and 6: no more styles differ"),
         ({"topics": 13}, "corpus.topics: 13 is not between 1 and 12"),
         ({"held_out": 0}, "corpus.held_out: 0 is not between 1 and 17"),
         ({"answers": 31}, "corpus.answers: 31 is not between 1 and 30: no question is answered twice"),
@@ -227,6 +247,8 @@ def test_mistakes(arguments: dict[str, int], message: str) -> None:
 def test_unknown_names(corpus: Planted) -> None:
     with pytest.raises(InputError, match="split 'test': ask for train, dev or valid"):
         corpus.split("test")
+    with pytest.raises(InputError, match="split 'cold': .* with corpus.cold for cold-train or cold"):
+        corpus.split("cold")
     with pytest.raises(InputError, match="user 'eve' is not of the corpus: give one of user-0 to user-99"):
         corpus.styled("eve", "")
     with pytest.raises(InputError, match="question 'why' is not of the corpus"):

@@ -11,7 +11,7 @@ from personae.types import InputError
 
 
 def message(number: int, nick: str, *answers: int, text: str | None = None) -> dict[str, Any]:
-    return {"id": number, "nick": nick, "text": text or f"{nick} {number}", "re": list(answers)}
+    return {"id": number, "nick": nick, "text": text or f"said by {nick.upper()} {number}", "re": list(answers)}
 
 
 def write(path: Path, *turns: object) -> Path:
@@ -35,11 +35,26 @@ def test_a_dialogue_is_a_chain_of_answers_between_two(tmp_path: Path) -> None:
         message(7, "ann", 4),
         message(8, "dan"),  # whom nobody answers
     )
-    first = ("ann", "ann 1 ann 2")
+    first = ("ann", "said by ANN 1 said by ANN 2")
     assert told(path) == [
-        [first, ("bob", "bob 3"), ("ann", "ann 5")],
-        [first, ("cid", "cid 4"), ("ann", "ann 7")],
-        [("ann", "ann 5"), ("cid", "cid 6")],
+        [first, ("bob", "said by BOB 3"), ("ann", "said by ANN 5")],
+        [first, ("cid", "said by CID 4"), ("ann", "said by ANN 7")],
+        [("ann", "said by ANN 5"), ("cid", "said by CID 6")],
+    ]
+
+
+def test_whom_a_message_is_addressed_to_is_no_part_of_it(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "c.jsonl",
+        message(1, "ann", text="does the boy know ?"),
+        message(2, "bob", 1, text="ann: ask cid , bobby or bob."),
+        message(3, "ann", 2, text=" @bob, thanks"),
+        message(4, "cid", 3, text="ann :"),
+        message(5, "ann", 4, text="annual reports , cid"),
+    )
+    assert told(path) == [
+        [("ann", "does the boy know ?"), ("bob", "ask nick , bobby or nick."), ("ann", "thanks")],
+        [("ann", "thanks"), ("cid", "nick"), ("ann", "annual reports , nick")],
     ]
 
 

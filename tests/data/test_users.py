@@ -87,6 +87,29 @@ def test_the_most_active_users_and_the_questions_of_several(path: str) -> None:
     }
 
 
+def test_cold_users_are_the_next_ones_and_change_nothing_else(path: str) -> None:
+    corpus, without = Users(files=[path], most=1, cold=1, fewest=10), Users(files=[path], most=1, fewest=10)
+    for name in ("train", "dev", "valid"):
+        part = list(corpus.split(name))
+        assert part == list(without.split(name))
+        assert set(said(part)) == {"ann"}
+    before, held = list(corpus.split("cold-train")), list(corpus.split("cold"))
+    assert {user: len(own) for user, own in said(before).items()} == {"bob": 5}
+    assert {user: len(own) for user, own in said(held).items()} == {"bob": 6}
+    assert sorted(held[0].speakers[1].history) == sorted(said(before)["bob"])
+    assert not said(held)["bob"] & (said(before)["bob"] | said(list(corpus.split("train")))["ann"])
+    assert corpus.counts()["users"] == 2
+
+
+def test_mistakes_of_cold_users(path: str) -> None:
+    with pytest.raises(InputError, match=r"corpus\.cold: 2 users are wanted beside the 1 most active, and 1 have 10"):
+        Users(files=[path], most=1, cold=2).split("cold")
+    with pytest.raises(InputError, match=r"split 'cold': .* with corpus.cold for cold-train or cold"):
+        Users(files=[path]).split("cold")
+    with pytest.raises(InputError, match=r"corpus\.cold: -1 is less than 0"):
+        Users(files=[path], cold=-1)
+
+
 def test_a_question_may_have_a_name(tmp_path: Path) -> None:
     each = [(user, number) for user in "ab" for number in range(12)]
     rows = [asked(user, number, f"{user} {number}", question=f"q{number // 2}") for user, number in each]

@@ -1,5 +1,5 @@
-"""What every model promises, whichever it is: the models are found, not listed, but for the toy corpus, which those
-that are shipped solve."""
+"""What every model that chooses a reply promises, whichever it is: the models are found, not listed, but for the toy
+corpus, which those that are shipped solve."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,13 @@ from personae.types import Example, InputError, Persona, Whose
 Build = Callable[..., Any]
 Case = Callable[..., Example]
 
+MODELS = [model for model in catalogue.models() if "selection" in model["families"]]
+
 
 def _variants() -> list[tuple[str, dict[str, Any]]]:
     """Every model by name, and how it can be made: with every fusion if it has one, and with a shared context."""
     found: list[tuple[str, dict[str, Any]]] = []
-    for model in catalogue.models():
+    for model in MODELS:
         parameters = _parameters(model["class"])
         ways = (
             [{"fusion": way} for way in get_args(parameters["fusion"].annotation)] if "fusion" in parameters else [{}]
@@ -45,7 +47,7 @@ def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
 VARIANTS = _variants()
 CHOICES = [
     (model["name"], argument)
-    for model in catalogue.models()
+    for model in MODELS
     for argument, parameter in _parameters(model["class"]).items()
     if get_origin(parameter.annotation) is Literal
 ]
@@ -92,7 +94,7 @@ def with_facts(case: Example, *, place: int, facts: tuple[str, ...]) -> Example:
 def test_the_models() -> None:
     memories = {"starspace", "profile_memory", "kv_profile_memory", "ft_pc"}
     fused = {"hre", "imn", "bert"}
-    assert {model["name"] for model in catalogue.models()} == {
+    assert {model["name"] for model in MODELS} == {
         *memories,
         *fused,
         "dim",
@@ -223,9 +225,7 @@ def test_a_model_without_fusion_reads_no_persona(build: Build) -> None:
     } == {"none"}
 
 
-@pytest.mark.parametrize(
-    "name", [model["name"] for model in catalogue.models() if "context" in _parameters(model["class"])]
-)
+@pytest.mark.parametrize("name", [model["name"] for model in MODELS if "context" in _parameters(model["class"])])
 def test_without_context_the_persona_is_matched_with_the_reply(
     name: str, cases: Sequence[Example], build: Build
 ) -> None:
@@ -340,7 +340,7 @@ def test_a_saved_model_gives_the_same_scores(
     variant: tuple[str, dict[str, Any]], cases: Sequence[Example], backbone: str, tmp_path: Path
 ) -> None:
     words = {"class_path": "personae.nn.words.Words", "init_args": {"glove_size": 0, "task": 8, "filters": 4}}
-    path = next(model["class"] for model in catalogue.models() if model["name"] == variant[0])
+    path = next(model["class"] for model in MODELS if model["name"] == variant[0])
     taken = _parameters(path)
     pretrained = {"backbone": backbone, "sentence_encoder": backbone}
     sizes = {"hidden": 8, "features": 8, "words": words, **pretrained}
@@ -368,7 +368,7 @@ def test_a_model_that_needs_no_training_is_loaded_by_name(name: str, build: Buil
 @pytest.mark.parametrize("name", ["imn", "hre"])
 def test_a_few_dialogues_are_learnt_by_heart(name: str, tmp_path: Path) -> None:
     """That replies which were not trained on are found as well takes more dialogues, and minutes: the next test."""
-    path = next(model["class"] for model in catalogue.models() if model["name"] == name)
+    path = next(model["class"] for model in MODELS if model["name"] == name)
     words = {"class_path": "personae.nn.words.Words", "init_args": {"task": 0, "filters": 8, "dropout": 0}}
     arguments = {"hidden": 32, "features": 64, "dropout": 0, "words": words}
     file = str(tmp_path / "toy.jsonl")
@@ -393,7 +393,7 @@ def test_a_few_dialogues_are_learnt_by_heart(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["imn", "hre"])
 def test_the_toy_corpus_is_solved(name: str, tmp_path: Path) -> None:
     recipe = yaml.safe_load((Path(run.__file__).parent / "recipes" / "selection" / "imn-toy-ra.yaml").read_text())
-    path = next(model["class"] for model in catalogue.models() if model["name"] == name)
+    path = next(model["class"] for model in MODELS if model["name"] == name)
     recipe["task"]["init_args"]["model"]["class_path"] = path
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     result = run.train(str(tmp_path / "recipe.yaml"), {}, out=tmp_path / "run")

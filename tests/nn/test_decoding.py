@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from personae.nn.decoding import Decoded, Decoding, decode, stream
+from personae.nn.decoding import Decoded, Decoding, decode, pieces, stream
 from personae.types import InputError
 
 V, END = 5, 4
@@ -271,3 +271,11 @@ def test_many_replies_are_not_streamed(decoding: Decoding) -> None:
 def test_mistakes_are_named(field: str, values: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"^decoding\.{field}: "):
         Decoding(**values)
+
+
+def test_pieces_are_words_that_can_change_no_more() -> None:
+    texts = ["it", "it '", "it's", "it's red", "it's red,", "it's red, no"]
+    assert list(pieces(texts)) == ["it", "'s", " red,", " no"]
+    assert list(pieces([])) == []
+    assert list(pieces([""])) == []
+    assert list(pieces(["so"])) == ["so"]

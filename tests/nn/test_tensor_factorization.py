@@ -11,7 +11,9 @@ from personae.types import InputError
 class Tensors(nn.Module):
     """All of a tensor's parts, with factors that are drawn from the standard normal distribution."""
 
-    def __init__(self, *, size: int, users: int, questions: int, ranks: Ranks = (50, 50, 50), spread: float = 0.1) -> None:
+    def __init__(
+        self, *, size: int, users: int, questions: int, ranks: Ranks = (50, 50, 50), spread: float = 0.1
+    ) -> None:
         super().__init__()
         self.questions = nn.Parameter(torch.randn(questions, ranks[0]))
         self.users = nn.Parameter(torch.randn(users, ranks[1]))

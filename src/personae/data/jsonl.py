@@ -17,7 +17,10 @@ Cases to be ranked have a form of their own:
 What users said, without the dialogues, is a message a line, or all of a user's in one or more lines:
 
     {"user": "u1", "text": "i sail ."}
-    {"user": "u1", "history": ["i sail .", "my boat is red ."]}"""
+    {"user": "u1", "history": ["i sail .", "my boat is red ."]}
+    {"user": "u1", "text": "i sail .", "context": ["hi !", "what do you do ?"]}
+
+`context`, of one message, is what was said before it; it is optional."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +35,7 @@ from personae.types import Case, Dialogue, InputError, Persona, Speaker, Turn
 _DIALOGUE = {"id", "speakers", "personas", "turns", "question"}
 _TURN = {"speaker", "text", "candidates"}
 _CASE = {"id", "persona", "partner", "context", "candidates"}
-_MESSAGE = {"user", "text", "history"}
+_MESSAGE = {"user", "text", "history", "context"}
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any])
 
 
@@ -107,16 +110,25 @@ def case(line: bytes, where: str) -> tuple[str | None, Case]:
 def messages(path: Path) -> Iterator[tuple[str, str]]:
     """Who said something, and what, in the order of the file. A message may be empty. InputError names file, line and
     field."""
+    for user, text, _ in answers(path):
+        yield user, text
+
+
+def answers(path: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """The same, and what was said before, where the file says it."""
     for number, fields in records(path):
         where = f"{path}:{number}"
         _spelt(fields, _MESSAGE, where, "", alike=0.6)
         user = _text(fields.get("user"), where, "user")
         if ("text" in fields) == ("history" in fields):
             raise InputError(f"{where}: field text: one message is wanted there, or a list of them in history")
+        if "context" in fields and "history" in fields:
+            raise InputError(f"{where}: field context: is of one message; give each a line of its own, with its text")
         said = _of(fields["history"], list, where, "history") if "history" in fields else [fields["text"]]
+        context = texts(fields.get("context", []), where, "context")
         for place, text in enumerate(said):
             field = f"history[{place}]" if "history" in fields else "text"
-            yield user, _text(text, where, field) if text != "" else ""
+            yield user, _text(text, where, field) if text != "" else "", context
 
 
 def texts(value: object, where: str, field: str) -> tuple[str, ...]:

@@ -93,16 +93,27 @@ class Planted:
     "train", and in "dev" and "valid" `held_out` others, which other users answer in "train". No two answers of the
     corpus are the same.
 
+    Of `cold` further users none of this is known: what others have in "train" is in "cold-train", and what they have in
+    "dev" and "valid" in "cold". The other splits do not depend on them.
+
     InputError where a number is out of range: among them, more users than there are styles, and more answers than
     questions.
     """
 
     def __init__(
-        self, *, users: int = 100, topics: int = 12, answers: int = 20, held_out: int = 3, seed: int = 0
+        self,
+        *,
+        users: int = 100,
+        topics: int = 12,
+        answers: int = 20,
+        held_out: int = 3,
+        cold: int = 0,
+        seed: int = 0,
     ) -> None:
         questions = topics * len(WORDINGS)
         for name, value, least, most, why in (
             ("users", users, 2, COMBINATIONS, "no more styles differ"),
+            ("cold", cold, 0, COMBINATIONS - users, "no more styles differ"),
             ("topics", topics, 1, len(THINGS), "no more have words"),
             ("held_out", held_out, 1, (questions - 1) // 2, "as many are held out twice, and one is left to train on"),
             ("answers", answers, 1, questions - 2 * held_out, "no question is answered twice, and some are held out"),
@@ -115,10 +126,15 @@ class Planted:
             for topic in list(THINGS)[:topics]
             for wording, word in zip(WORDINGS, _TOPICS[topic][0].split(), strict=True)
         }
-        self._users = _users(users, rng)
-        trained = {user: rng.sample(list(self._topics), answers) for user in self._users}
+        apart = random.Random(f"{seed}/cold")
+        self._users = _users(users, rng, cold, apart)
+        old, new = list(self._users)[:users], list(self._users)[users:]
+        trained = {user: rng.sample(list(self._topics), answers) for user in old}
         known = {question for asked in trained.values() for question in asked}
+        trained |= {user: apart.sample(list(self._topics), answers) for user in new}
         self._parts: dict[str, list[Dialogue]] = {"train": [], "dev": [], "valid": []}
+        if cold:
+            self._parts |= {"cold-train": [], "cold": []}
         for user in self._users:
             free = [question for question in self._topics if question in known and question not in trained[user]]
             if len(free) < 2 * held_out:
@@ -126,15 +142,19 @@ class Planted:
                     f"corpus.users: {users} users answer so few questions that only {len(free)} of those that {user} "
                     f"does not are answered by others, and {2 * held_out} are held out: give more users, or answers"
                 )
-            held = rng.sample(free, 2 * held_out)
+            drawn = apart if user in new else rng
+            held = drawn.sample(free, 2 * held_out)
             asked = {"train": trained[user], "dev": held[:held_out], "valid": held[held_out:]}
-            for name, dialogues in self._answered(user, asked, rng).items():
+            if user in new:
+                asked = {"cold-train": trained[user], "cold": held}
+            for name, dialogues in self._answered(user, asked, drawn).items():
                 self._parts[name] += dialogues
 
     def split(self, name: str) -> Iterator[Dialogue]:
-        """The answers of "train", "dev" or "valid", user by user; InputError on any other name."""
+        """The answers of "train", "dev" or "valid", user by user, and of cold users those of "cold-train" or "cold";
+        InputError on any other name."""
         if name not in self._parts:
-            raise InputError(f"split {name!r}: ask for train, dev or valid")
+            raise InputError(f"split {name!r}: ask for train, dev or valid, or with corpus.cold for cold-train or cold")
         return iter(self._parts[name])
 
     def counts(self) -> dict[str, Any]:
@@ -179,7 +199,8 @@ class Planted:
             while answer in said:
                 answer = self._users[user].answer(self._topics[question], rng)
             said[answer] = None
-        speakers = (Speaker("asker"), Speaker(user, history=tuple(said)[: len(asked["train"])]))
+        first = next(iter(asked.values()))
+        speakers = (Speaker("asker"), Speaker(user, history=tuple(said)[: len(first)]))
         texts = iter(said)
         return {
             name: [
@@ -190,11 +211,16 @@ class Planted:
         }
 
 
-def _users(number: int, rng: random.Random) -> dict[str, _User]:
-    """Users with different styles; each type has nearly as many of them, and each thing of a topic two of the types."""
-    styles = rng.sample(list(product(*STYLES.values())), number)
+def _users(number: int, rng: random.Random, cold: int, apart: random.Random) -> dict[str, _User]:
+    """Users with different styles, and `cold` further ones, drawn `apart`; each type has nearly as many of them, and
+    each thing of a topic two of the types."""
+    every = list(product(*STYLES.values()))
+    styles = rng.sample(every, number)
     dealt = {topic: rng.sample(things * (TYPES // len(things)), TYPES) for topic, things in THINGS.items()}
     types = rng.sample([place % TYPES for place in range(number)], number)
+    taken = set(styles)
+    styles += apart.sample([style for style in every if style not in taken], cold)
+    types += apart.sample([place % TYPES for place in range(cold)], cold)
     return {
         f"user-{place}": _User(
             dict(zip(STYLES, style, strict=True)), {topic: things[of] for topic, things in dealt.items()}

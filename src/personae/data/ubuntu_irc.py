@@ -6,9 +6,12 @@ al., A Large-Scale Corpus for Conversation Disentanglement, ACL 2019, https://ac
 
 A dialogue is a chain of answers between two writers. Whoever else answers a message, or answers it later, begins
 another chain with that message, so that each answer is in one dialogue alone. What a writer adds to their own last
-message of a chain is of the same turn."""
+message of a chain is of the same turn. A message tells by its first word whom it is addressed to; that is left out, and
+where else a writer of the conversation is named, the word is "nick": replies are told apart by what they say."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from personae.data import jsonl
 from personae.types import Dialogue, InputError, Speaker, Turn
@@ -22,7 +25,7 @@ def read(path: Path) -> list[Dialogue]:
         messages = record.get("turns")
         if not isinstance(messages, list):
             raise InputError(f"{where}: field turns: a list is wanted")
-        for place, chain in enumerate(_chains(messages, where)):
+        for place, chain in enumerate(_chains(_unaddressed(messages, where))):
             if len(chain) > 1:
                 writers = list(dict.fromkeys(writer for writer, _ in chain))
                 turns = tuple(Turn(writers.index(writer), text) for writer, text in chain)
@@ -31,13 +34,32 @@ def read(path: Path) -> list[Dialogue]:
     return found
 
 
-def _chains(messages: list[object], where: str) -> list[list[tuple[str, str]]]:
-    """Chains of writers and texts."""
-    chains: list[list[tuple[str, str]]] = []
-    at: dict[object, tuple[int, int]] = {}  # of each message, its chain and its turn there
+def _unaddressed(messages: list[object], where: str) -> list[dict[str, Any]]:
+    """The messages without the nick that they begin with, and with other nicks told as such."""
+    found: list[dict[str, Any]] = []
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("nick", "text")):
             raise InputError(f"{where}: field turns[{place}]: an object with nick and text is wanted")
+        found.append(message)
+    nicks = "|".join(sorted({re.escape(message["nick"]) for message in found} - {""}, key=len, reverse=True))
+    if not nicks:
+        return found
+    named = re.compile(rf"(?<!\w)(?:{nicks})(?!\w)")
+    first = re.compile(rf"\s*@?(?:{nicks})(?!\w)[\s:,;>]*")
+    return [{**message, "text": named.sub("nick", _begun(first, message["text"]))} for message in found]
+
+
+def _begun(first: re.Pattern[str], text: str) -> str:
+    """A text without what it begins with, if anything is left."""
+    found = first.match(text)
+    return text[found.end() :] or "nick" if found else text
+
+
+def _chains(messages: list[dict[str, Any]]) -> list[list[tuple[str, str]]]:
+    """Chains of writers and texts."""
+    chains: list[list[tuple[str, str]]] = []
+    at: dict[object, tuple[int, int]] = {}  # of each message, its chain and its turn there
+    for message in messages:
         writer, text = message["nick"], message["text"].strip()
         answered = [at[one] for one in message.get("re") or () if one in at]
         if not text:

@@ -57,7 +57,10 @@ class Users:
     Of each user, `held_out` answers are "dev" and as many "valid", drawn with `seed` from those whose question another
     user answers in what is left, if there are enough; no answer of "train" has the same letters as one of them. A
     dialogue of "train" begins after the last answer that is held out, and one that answers such an answer is left
-    out."""
+    out.
+
+    Of `cold` users, the next most active ones, no answer is in these splits, which do not depend on them: what others
+    have in "train" is in "cold-train", and what they have in "dev" and "valid" in "cold"."""
 
     def __init__(
         self,
@@ -69,12 +72,15 @@ class Users:
         fewest: int = 10,
         near: float | None = None,
         held_out: int = 3,
+        cold: int = 0,
         seed: int = 0,
     ) -> None:
         check("corpus.by", by, By)
         for name, value in {"most": most, "answered_by": answered_by, "held_out": held_out}.items():
             if value < 1:
                 raise InputError(f"corpus.{name}: {value} is not at least 1")
+        if cold < 0:
+            raise InputError(f"corpus.cold: {cold} is less than 0")
         if fewest <= 2 * held_out:
             raise InputError(
                 f"corpus.fewest: {fewest} leaves nothing to train on with {2 * held_out} held out of each user"
@@ -82,12 +88,13 @@ class Users:
         if near is not None and not 0 < near <= 1:
             raise InputError(f"corpus.near: {near} is not above 0 and at most 1")
         self.files, self.by, self.most, self.answered_by, self.fewest = files, by, most, answered_by, fewest
-        self.near, self.held_out, self.seed = near, held_out, seed
+        self.near, self.held_out, self.cold, self.seed = near, held_out, cold, seed
 
     def split(self, name: str) -> Iterator[Dialogue]:
-        """The answers of "train", "dev" or "valid". InputError on any other name, and where no user is left."""
-        if name not in ("train", "dev", "valid"):
-            raise InputError(f"split {name!r}: ask for train, dev or valid")
+        """The answers of "train", "dev" or "valid", and of cold users those of "cold-train" or "cold". InputError on
+        any other name, and where no user is left."""
+        if name not in ("train", "dev", "valid", *(("cold-train", "cold") if self.cold else ())):
+            raise InputError(f"split {name!r}: ask for train, dev or valid, or with corpus.cold for cold-train or cold")
         return iter(self._parts[name])
 
     def counts(self) -> dict[str, Any]:
@@ -117,9 +124,8 @@ class Users:
             if len(users[names[answer.question]]) >= self.answered_by:
                 by_user[answer.user].append(answer)
         ordered = sorted(by_user.items(), key=lambda item: -len(item[1]))
-        chosen = dict(
-            [(user, own) for user, own in ordered if len({answer.key for answer in own}) >= self.fewest][: self.most]
-        )
+        active = [(user, own) for user, own in ordered if len({answer.key for answer in own}) >= self.fewest]
+        chosen, cold = dict(active[: self.most]), dict(active[self.most : self.most + self.cold])
         if not chosen:
             raise InputError(
                 f"corpus.files: no user has {self.fewest} different answers (corpus.fewest) to questions that at least "
@@ -127,6 +133,22 @@ class Users:
                 "dialogues, or take users by persona (corpus.by)"
             )
         answered = Counter(name for own in chosen.values() for name in {names[answer.question] for answer in own})
+        parts = self._told(chosen, names, answered)
+        if len(cold) < self.cold:
+            raise InputError(
+                f"corpus.cold: {self.cold} users are wanted beside the {len(chosen)} most active, and {len(cold)} have "
+                f"{self.fewest} different answers (corpus.fewest): take fewer, or leave more of them by corpus.most"
+            )
+        if cold:
+            new = Counter(name for own in cold.values() for name in {names[answer.question] for answer in own})
+            told = self._told(cold, names, answered + new)
+            parts |= {"cold-train": told["train"], "cold": told["dev"] + told["valid"]}
+        return parts
+
+    def _told(
+        self, chosen: Mapping[str, Sequence[_Answer]], names: Mapping[str, str], answered: Mapping[str, int]
+    ) -> dict[str, list[Dialogue]]:
+        """The dialogues of some users in each split."""
         divided = {user: self._divided(user, own, names, answered) for user, own in chosen.items()}
         held = {answer.dialogue.id for each in divided.values() for name in ("dev", "valid") for answer in each[name]}
         parts: dict[str, list[Dialogue]] = {"train": [], "dev": [], "valid": []}

@@ -8,18 +8,24 @@ papers print them.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from personae.metrics.ranking import metrics
-from personae.types import InputError, Row, Spoken
+from personae.types import InputError, Row
 
 Floats = NDArray[np.float64]
 
-_Answer = TypeVar("_Answer", Row, Spoken)
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_Answer = TypeVar("_Answer", bound=_Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,26 @@ def paired(
         beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
         p = min(1.0, 2 * (beyond + 1) / (resamples + 1))
     return Difference(value=float(differences.mean()), low=low, high=high, p=p, n=len(differences))
+
+
+def ratio(
+    a: Sequence[float], b: Sequence[float], groups: Sequence[str], *, seed: int = 0, resamples: int = 2000
+) -> Interval | None:
+    """How many times the mean of `b` that of `a` is, on the same examples, with a 95 % percentile bootstrap interval
+    that draws whole groups; None where the mean of `b` is 0. Draws in which it is 0 count as infinite, and `high` is
+    None where more than one in forty does."""
+    if len(a) != len(b):
+        raise InputError(f"{len(a)} values cannot be paired with {len(b)}; give both models' values of each example")
+    above, below = _finite(a), _finite(b)
+    if below.mean() == 0:
+        return None
+    value, n = float(above.mean() / below.mean()), len(above)
+    of_a, of_b = (_resampled(values, groups, seed, resamples) for values in (above, below))  # the same draws of groups
+    if of_a is None or of_b is None:
+        return Interval(value=value, low=None, high=None, n=n)
+    drawn = np.divide(of_a, of_b, out=np.full(len(of_a), np.inf), where=of_b > 0)
+    low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975], method="inverted_cdf"))
+    return Interval(value=value, low=low, high=high if np.isfinite(high) else None, n=n)
 
 
 def mcnemar(a: Sequence[float], b: Sequence[float]) -> McNemar:

@@ -4,7 +4,7 @@ Wu, Ma and Yang, Personalized Response Generation via Tensor Factorization, GEM 
 (https://aclanthology.org/2021.gem-1.5): the perplexity of a response is taken under a language model of each of N
 users; Per-Hits@k is the share of responses for which that of their own user is among the k lowest. A response that
 says nothing of anybody has 1 chance in N / k; real responses of users, on which the models were not trained, show how
-much there is to find. Users whose perplexities are equal share their ranks, as in `ranking`.
+much there is to find. Users whose perplexities are equal, but for rounding, share their ranks, as in `ranking`.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 MOST = 5
 """The paper's greatest k; it also averages over those up to it."""
 
+DIGITS = 4
+"""Digits after the point of a perplexity's logarithm, beyond which two are equal; KenLM's have not many more."""
+
 
 def rows(perplexities: Floats, users: Sequence[str], owners: Sequence[str]) -> list[Row]:
     """What is measured of responses, from their `perplexities` (responses, N) under the models of `users`. The owner
@@ -29,7 +32,7 @@ def rows(perplexities: Floats, users: Sequence[str], owners: Sequence[str]) -> l
     for owner in owners:
         if owner not in places:
             raise InputError(f"user {owner!r} has a response but no history: give one, or leave the response out")
-    scores = (-perplexities).tolist()
+    scores = np.round(-np.log(perplexities), DIGITS).tolist()
     return [
         Row(f"{owner}#{number}", owner, tuple(row), places[owner])
         for number, (owner, row) in enumerate(zip(owners, scores, strict=True))

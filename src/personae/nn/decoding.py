@@ -13,7 +13,7 @@ Letters: B examples, N rows that are decoded (`n` or `beams` an example), V toke
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, Protocol, Self, TypeVar
@@ -135,6 +135,19 @@ def stream(
     for _, (token,), _ in _chosen(logits, state, step, numbers, end, forbidden, decoding):
         if token != end:
             yield token
+
+
+def pieces(texts: Iterable[str]) -> Iterator[str]:
+    """What each of these texts, of which every one says a token more, adds to the one before. The last word is kept
+    back until the next begins or all are through, since it may yet grow, or a mark be joined to it."""
+    told, text = 0, ""
+    for text in texts:
+        sure = max(told, text.rfind(" "))
+        if sure > told:
+            yield text[told:sure]
+            told = sure
+    if text[told:]:
+        yield text[told:]
 
 
 def _numbers(name: str, sample: int, decoding: Decoding) -> np.ndarray:

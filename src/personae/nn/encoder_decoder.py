@@ -10,8 +10,10 @@ Letters: B cases, S words of a context, T words of a reply, M memories, E featur
 V words of the vocabulary.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
+from operator import add
 from typing import Any, Self
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.attention import weighted
-from personae.nn.decoding import Decoding, decode
+from personae.nn.decoding import Decoding, decode, pieces, stream
 from personae.nn.lstm import LSTM, States
 from personae.text import Kept, Vocabulary, joined, words
 from personae.types import Example, InputError
@@ -105,8 +107,13 @@ class EncoderDecoder(nn.Module):
         self._split: Kept[list[str]] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Learns the vocabulary from training texts."""
+        """Learns the vocabulary from training texts. InputError where no word is frequent enough to be in it."""
         known = Vocabulary.of(map(words, texts), min_count=self.sizes.min_count).words[2:]
+        if not known:
+            raise InputError(
+                f"task.model.sizes.min_count: no word of the training texts occurs {self.sizes.min_count} times; give "
+                "fewer, or more texts"
+            )
         self._know([word for word in known if word not in (START, END)])
 
     def _know(self, vocabulary: Sequence[str]) -> None:
@@ -188,16 +195,25 @@ class EncoderDecoder(nn.Module):
 
     def generate(self, texts: Texts, place: Place, decoding: Decoding) -> list[list[str]]:
         """Of each case so many texts as `decoding` says, the best first."""
-
-        def step(tokens: Tensor, at: Place) -> tuple[Tensor, Place]:
-            features, after = self.write(tokens[:, None], at)
-            return self._logits(features[:, 0]), after
-
-        logits, first = step(texts.context.new_full((len(texts.names),), self.vocabulary[START]), place)
-        end = self.vocabulary[END]
-        barred = [0, 1, self.vocabulary[START]]
-        found = decode(logits, first, step, names=texts.names, end=end, forbidden=barred, decoding=decoding)
+        logits, first = self._step(texts.context.new_full((len(texts.names),), self.vocabulary[START]), place)
+        found = decode(logits, first, self._step, names=texts.names, decoding=decoding, **self._closed())
         return [[joined([self.vocabulary.words[word] for word in one.tokens]) for one in each] for each in found]
+
+    def stream(self, texts: Texts, place: Place, decoding: Decoding) -> Iterator[str]:
+        """The same of one case, piece by piece."""
+        logits, first = self._step(texts.context.new_full((1,), self.vocabulary[START]), place)
+        tokens = stream(logits, first, self._step, name=texts.names[0], decoding=decoding, **self._closed())
+        said = accumulate(([self.vocabulary.words[token]] for token in tokens), add)
+        return pieces(map(joined, said))
+
+    def _step(self, tokens: Tensor, place: Place) -> tuple[Tensor, Place]:
+        """What follows tokens (N,), as logits (N, V), and where the decoder is then."""
+        features, after = self.write(tokens[:, None], place)
+        return self._logits(features[:, 0]), after
+
+    def _closed(self) -> dict[str, Any]:
+        """What ends a reply, and what is never written."""
+        return {"end": self.vocabulary[END], "forbidden": [0, 1, self.vocabulary[START]]}
 
     def _logits(self, features: Tensor) -> Tensor:
         return F.linear(features, self.weight, self.bias)

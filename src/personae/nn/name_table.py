@@ -3,7 +3,7 @@
 Letters: J names, R features, B pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from personae.types import InputError
 class NameTable(nn.Module):
     """Vectors of `width` features, which, where they are not given, are drawn from a normal distribution of standard
     deviation `spread`, around a vector that they have in `common`, drawn from one of that standard deviation. A name
-    that is not known has the mean of all. They are kept with the weights, the names beside them."""
+    that is not known has the mean of all, but for those that were added. They are kept with the weights, the names
+    beside them."""
 
     def __init__(self, *, width: int, spread: float = 1.0, common: float = 0.0) -> None:
         super().__init__()
@@ -23,6 +24,7 @@ class NameTable(nn.Module):
             raise InputError(f"width: {width} is not at least 1")
         self.width, self.spread, self.common = width, spread, common
         self.names: dict[str, int] = {}
+        self.learnt = 0
         self.weight = nn.Parameter(torch.empty(0, width))
 
     def prepare(self, names: Sequence[str], vectors: Tensor | None = None) -> None:
@@ -51,20 +53,23 @@ class NameTable(nn.Module):
         return torch.where((numbers >= 0)[:, None], known, self.mean())
 
     def mean(self) -> Tensor:
-        """The vector (R,) of a name that is not known: the mean of all, zeros where there are none."""
-        return self.weight.mean(0) if len(self.weight) else self.weight.new_zeros(self.width)
+        """The vector (R,) of a name that is not known: the mean of all that were not added, zeros where there are
+        none."""
+        return self.weight[: self.learnt].mean(0) if self.learnt else self.weight.new_zeros(self.width)
 
-    def get_extra_state(self) -> dict[str, list[str]]:
-        """The names, saved as JSON beside the weights."""
-        return {"names": list(self.names)}
+    def get_extra_state(self) -> dict[str, Any]:
+        """The names, and how many of them were not added, saved as JSON beside the weights."""
+        return {"names": list(self.names), "learnt": self.learnt}
 
-    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `get_extra_state` gave."""
         if state != self.get_extra_state():
             self._know(state["names"])
+            self.learnt = state["learnt"]
 
     def _know(self, names: Sequence[str]) -> None:
         self.names = {name: number for number, name in enumerate(names)}
+        self.learnt = len(names)
         drawn = torch.randn(self.width) * self.common + torch.randn(len(names), self.width) * self.spread
         self.weight = nn.Parameter(drawn.to(self.weight))
 

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,15 @@ PADDING = 128
 
 ELSEWHERE = "in the model.safetensors of the run"
 """What a configuration says of weights that are not beside it."""
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A part of a model that was trained elsewhere, and of which a run keeps what is no weight."""
+
+    def keep(self, folder: Path) -> None:
+        """Writes to a folder what it is besides weights, so that it can be made again without its source."""
+        ...
 
 
 def packaged() -> str:

@@ -7,7 +7,7 @@ Salton and Buckley, Term-weighting approaches in automatic text retrieval, Infor
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +19,34 @@ class Recall:
     """Finds what is most like a question in a history. Before `prepare` all words weigh the same."""
 
     def __init__(self) -> None:
-        self.rarity: dict[str, float] = {}
+        self.rarity, self.rarest = dict[str, float](), 1.0
+        self._weights: Kept[dict[str, float]] = Kept()
         self._indices: Kept[_Index] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Learns from training texts how rare words are."""
         texts = list(texts)
         counts = Counter(word for text in texts for word in set(words(text)))
-        self.rarity = {word: math.log(1 + len(texts) / count) for word, count in counts.items()}
+        self.know({word: math.log(1 + len(texts) / count) for word, count in counts.items()})
+
+    def know(self, rarity: Mapping[str, float]) -> None:
+        """Takes how rare words are."""
+        self.rarity, self.rarest = dict(rarity), max(rarity.values(), default=1.0)
+        self._weights.clear()
+        self._indices.clear()
 
     def weights(self, text: str) -> dict[str, float]:
         """The words of a text and what they weigh, of unit length together; an unseen word weighs as one seen once."""
-        rarest = max(self.rarity.values(), default=1.0)
-        found = {word: times * self.rarity.get(word, rarest) for word, times in Counter(words(text)).items()}
-        length = math.sqrt(sum(weight * weight for weight in found.values())) or 1.0
-        return {word: weight / length for word, weight in found.items()}
+        for new in self._weights.new([text]):
+            found = {word: times * self.rarity.get(word, self.rarest) for word, times in Counter(words(new)).items()}
+            length = math.sqrt(sum(weight * weight for weight in found.values())) or 1.0
+            self._weights[new] = {word: weight / length for word, weight in found.items()}
+        return self._weights[text]
 
     def like(self, question: str, history: Sequence[str], *, most: int, leave_out: str = "") -> list[str]:
         """Up to `most` of a history, most like the question first, of those alike the latest; never the text
         `leave_out`, which is to be written."""
-        key = "\n".join(history)
+        key = repr(tuple(history))
         for new in self._indices.new([key]):
             self._indices[new] = _Index(history, self)
         scores = self._indices[key].scores(self.weights(question))

@@ -26,6 +26,8 @@ Start = Literal["random", "history", "tf-u", "history+tf-u"]
 """What the vectors begin as."""
 
 SCALE = 0.3
+LEAST = 1e-3
+"""Where users differ by less, in sentence vectors of length 1, it is by rounding: they all said the same."""
 
 
 class Speakers(nn.Module):
@@ -93,8 +95,8 @@ class Speakers(nn.Module):
             )
         self.mean = means.mean(0)
         _, sizes, rows = torch.linalg.svd(means - self.mean, full_matrices=False)
-        scale = SCALE / (sizes[: self.own].square().sum() / (len(users) * self.own)).sqrt()
-        self.components = rows[: self.own].t() * scale
+        size = (sizes[: self.own].square().sum() / (len(users) * self.own)).sqrt()
+        self.components = rows[: self.own].t() * (SCALE / size.clamp(min=LEAST))
         return (means - self.mean) @ self.components
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

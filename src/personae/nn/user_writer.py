@@ -4,7 +4,7 @@ what they said, and the personalized response embedding of a tensor factorizatio
 Letters: B cases, M memories, E features of a word, H hidden units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from personae.nn.name_table import NameTable
 from personae.nn.personalization import Factorization, Personalization
 from personae.nn.recall import Recall
 from personae.nn.speakers import Speakers
-from personae.types import Dialogue, Example, InputError
+from personae.types import Dialogue, Example
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class UserWriter(nn.Module):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `get_extra_state` gave."""
         self.histories = {user: tuple(said) for user, said in state["histories"].items()}
-        self.recall.rarity = dict(state["rarity"])
+        self.recall.know(state["rarity"])
 
     def tables(self) -> list[NameTable]:
         """What is learnt of each user."""
@@ -100,21 +100,6 @@ class UserWriter(nn.Module):
             *([self.speakers.table] if self.speakers is not None else []),
             *([self.personal.users] if self.personal is not None else []),
         ]
-
-    def welcome(self, user: str, history: Sequence[str]) -> list[Tensor]:
-        """Takes a new user with what they said, and what is learnt of them: the tables, in each of which the last row
-        is theirs. InputError where there is nothing that could be learnt or remembered of a user."""
-        if not (self.tables() or self.memories):
-            raise InputError(
-                f"user {user!r}: this model knows nothing of users; take one with a tensor, speakers or memories"
-            )
-        if self.speakers is not None:
-            self.speakers.table.add(user, self.speakers.begun(history))
-        if self.personal is not None:
-            self.personal.users.add(user, self.personal.users.mean())
-        if self.memories:
-            self.histories[user] = tuple(history)
-        return [table.weight for table in self.tables()]
 
     def collate(self, examples: Sequence[Example]) -> Addressed:
         """The model's input."""
@@ -159,10 +144,14 @@ class UserWriter(nn.Module):
         """Of each case so many replies as `decoding` says, the best first."""
         return self.words.generate(batch.texts, self._begin(batch), decoding)
 
+    def stream(self, batch: Addressed, decoding: Decoding) -> Iterator[str]:
+        """The reply to one case, piece by piece."""
+        return self.words.stream(batch.texts, self._begin(batch), decoding)
+
     def _begin(self, batch: Addressed) -> Place:
         """Where the decoder starts: equation 1 of Wu et al. 2021, on every layer alike."""
         states, (hidden, cells) = self.words.read(batch.texts.context)
-        if self.personal is not None:
+        if self.personal is not None and self.balance:  # else it gets no gradient that clipping would count
             own = self.balance * self.personal(batch.users, batch.questions, hidden[-1])  # (B, H)
             hidden, cells = (1 - self.balance) * hidden + own, (1 - self.balance) * cells + own
         beside = self.speakers.table(batch.users) if self.speakers is not None else None

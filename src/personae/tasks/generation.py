@@ -107,7 +107,14 @@ class Generation(Task):
         return cases, None
 
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
-        """Gives the model the dialogues."""
+        """Gives the model the dialogues. InputError where weights are to be selected by Per-Hits, and too few users, or
+        not all of them, have a history."""
+        histories = {dialogue.speakers[1].id: dialogue.speakers[1].history for dialogue in dialogues}
+        if self.monitor == "per-hits-avg" and not _told(histories):
+            raise InputError(
+                f"task.select: {self.monitor} wants at least {MOST} users, each of whom has a history; take a corpus "
+                "of users, or select by log-likelihood"
+            )
         self.model.prepare(dialogues)
 
     def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
@@ -128,12 +135,10 @@ class Generation(Task):
         return loss
 
     def held_out(self, examples: Sequence[Example]) -> Sequence[Batch]:
-        """Batches of like size, in a random order. Users are told apart where all of them have a history. InputError
-        where they have none and weights are selected by Per-Hits."""
+        """Batches of like size, in a random order. Users are told apart where each of them has a history."""
         histories = {example.user.id: example.user.history for example in examples}
         if histories != self._judges[0]:
-            known = len(histories) >= MOST and all(map(any, histories.values()))
-            self._judges = histories, Judges(histories) if known else None
+            self._judges = histories, Judges(histories) if _told(histories) else None
         ordered = sorted(examples, key=self.model.size)
         batches = [ordered[start : start + 64] for start in range(0, len(ordered), 64)]
         return Lazily(random.Random(0).sample(batches, len(batches)), self.model.collate)
@@ -149,15 +154,10 @@ class Generation(Task):
         return rows if self._judges[1] is None else self._judges[1].judged(rows)
 
     def values(self, rows: Sequence[Spoken]) -> dict[str, float]:
-        """Each metric, and "log-likelihood". InputError where Per-Hits is to select and cannot be measured."""
+        """Each metric, and "log-likelihood"."""
         found = {name: each.value for name, each in corpus(rows, tokens=self.model.tokens).items()}
         found |= {name: sum(each) / len(each) for name, each in per_reply(rows).items()}
         found["log-likelihood"] = -sum(row.nll for row in rows) / sum(row.tokens for row in rows)
-        if not any(name.partition("/")[0] == self.monitor for name in found):
-            raise InputError(
-                f"task.select: {self.monitor} cannot be measured, for it users need histories, and at least 5 of them; "
-                "take a corpus of users, or select by log-likelihood"
-            )
         return found
 
     def measure(self, rows: Sequence[Spoken]) -> dict[str, Interval]:
@@ -174,3 +174,8 @@ class Generation(Task):
             "real": {name: asdict(each) for name, each in real.items() if name.startswith(names)},
             "chance": chance(rows[0].users),
         }
+
+
+def _told(histories: Mapping[str, Sequence[str]]) -> bool:
+    """Whether there are users enough, and each of them said something."""
+    return len(histories) >= MOST and all(any(map(words, said)) for said in histories.values())

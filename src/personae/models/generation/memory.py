@@ -14,7 +14,7 @@ With `speakers`, a vector of the user stands beside every word besides (Memory+S
 or without its tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -68,3 +68,7 @@ class Memory(nn.Module):
     def generate(self, batch: Addressed, decoding: Decoding) -> list[list[str]]:
         """Of each case so many replies as `decoding` says, the best first."""
         return self.writer.generate(batch, decoding)
+
+    def stream(self, batch: Addressed, decoding: Decoding) -> Iterator[str]:
+        """The reply to one case, piece by piece."""
+        return self.writer.stream(batch, decoding)

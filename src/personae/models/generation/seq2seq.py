@@ -9,7 +9,7 @@ layers the embedding has its share; here on both, on hidden and cell states alik
 of the words. Beyond the paper: more than one utterance may be read, and a question may be encoded, not looked up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -52,3 +52,7 @@ class Seq2Seq(nn.Module):
     def generate(self, batch: Addressed, decoding: Decoding) -> list[list[str]]:
         """Of each case so many replies as `decoding` says, the best first."""
         return self.writer.generate(batch, decoding)
+
+    def stream(self, batch: Addressed, decoding: Decoding) -> Iterator[str]:
+        """The reply to one case, piece by piece."""
+        return self.writer.stream(batch, decoding)

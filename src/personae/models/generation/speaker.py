@@ -8,7 +8,7 @@ and 5.6 for what the vectors begin as)
 Otherwise as Seq2Seq, and with or without its tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -58,3 +58,7 @@ class Speaker(nn.Module):
     def generate(self, batch: Addressed, decoding: Decoding) -> list[list[str]]:
         """Of each case so many replies as `decoding` says, the best first."""
         return self.writer.generate(batch, decoding)
+
+    def stream(self, batch: Addressed, decoding: Decoding) -> Iterator[str]:
+        """The reply to one case, piece by piece."""
+        return self.writer.stream(batch, decoding)
