@@ -1,12 +1,14 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from personae import answers, results
+from personae.metrics.compare_spoken import Measures, measures
 from personae.metrics.ranking import ranks
+from personae.metrics.text import ceiling, focused
 from personae.types import InputError, Row, Spoken
 
 ROW = Row("d#1", "d", (0.5, -1.0, 0.25), 2)
@@ -61,15 +63,55 @@ def test_a_record_keeps_ranks(tmp_path: Path) -> None:
     ]
 
 
-def test_of_replies_there_is_no_record(tmp_path: Path) -> None:
-    (tmp_path / "predictions.jsonl").write_text(json.dumps(asdict(SPOKEN)) + "\n")
-    data = {"path": None, "sha256": None, "candidates": None}
-    results.write_json(
-        {"n": 1, "model": "m", "persona": "none", "metrics": {}, "data": data}, tmp_path / "metrics.json"
-    )
-    assert results.read(tmp_path)[1] == [SPOKEN]
-    with pytest.raises(InputError, match="holds generated replies, of which there are no records"):
-        results.record(tmp_path, tmp_path / "record")
+WRITTEN = [
+    Spoken("d#1", "ann", "i keep three hens", "i have two hens and a goat", 9.5, 8, 2.0, 1.0, 6),
+    Spoken("d#3", "ann", "", "no idea", 4.25, 3, 4.5, 3.0, 6),
+    Spoken("e#1", "bob", "three hens three hens", "trains are late again", 7.0, 5, 1.0, 1.0, 6),
+    Spoken("f#1", "eve", "the trains are late", "the trains are always late , eve", 6.125, 8, 6.0, 2.5, 6),
+]
+
+
+def same(found: Measures, expected: Measures) -> None:
+    assert [(reply.id, reply.user, reply.tokens) for reply in found.replies] == [
+        (reply.id, reply.user, reply.tokens) for reply in expected.replies
+    ]
+    assert found.replies[0].values.keys() == expected.replies[0].values.keys()
+    for name in found.replies[0].values:
+        assert found.each(name) == pytest.approx(expected.each(name))
+    assert found.whole.keys() == expected.whole.keys()
+    for name, statistic in expected.whole.items():
+        assert asdict(found.whole[name].interval()) == pytest.approx(asdict(statistic.interval()), rel=1e-5, abs=1e-6)
+        assert found.whole[name].pseudo == pytest.approx(statistic.pseudo, rel=1e-5, abs=1e-6)
+
+
+def test_of_written_replies_what_was_measured_is_kept_and_no_text(tmp_path: Path) -> None:
+    answers.keep(WRITTEN, tmp_path)
+    same(answers.kept(tmp_path, tokens="word"), measures(WRITTEN, tokens="word"))
+    same(answers.kept(tmp_path, tokens="word", most=1), measures(focused(WRITTEN, 1), tokens="word"))
+    real = answers.kept(tmp_path, tokens="word", real=True)
+    expected = measures(ceiling(WRITTEN), tokens="word")
+    assert real.whole["distinct-2/corpus"].value == pytest.approx(expected.whole["distinct-2/corpus"].value)
+    assert real.each("per-hits@1/6") == expected.each("per-hits@1/6") == [1, 0, 1, 0]
+    three = answers.kept(tmp_path, tokens="word", most=3)
+    assert list(three.whole) == ["perplexity/word"]  # the others are kept of two sets alone
+    assert len(three) == 4
+    for file in tmp_path.iterdir():
+        content = b" ".join(file.read_bytes().split())
+        assert not any(word in content for word in (b"hens", b"trains", b"goat", b"idea"))
+
+
+def test_replies_whose_users_were_not_ranked_are_kept_too(tmp_path: Path) -> None:
+    some = [replace(reply, rank=None, real=None, users=0) for reply in WRITTEN]
+    answers.keep(some, tmp_path)
+    same(answers.kept(tmp_path, tokens="word"), measures(some, tokens="word"))
+
+
+@pytest.mark.parametrize("name", [answers.REPLIES, answers.USERS])
+def test_a_damaged_record_of_replies_is_named(tmp_path: Path, name: str) -> None:
+    answers.keep(WRITTEN, tmp_path)
+    (tmp_path / name).write_bytes(b"PAR1 no table")
+    with pytest.raises(InputError, match=r"replies\.parquet or users\.parquet: is damaged"):
+        answers.kept(tmp_path, tokens="word")
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

@@ -255,3 +255,29 @@ def test_reranking_beside_sentence_transformers(tmp_path: Path, capsys: pytest.C
     assert set(result["milliseconds"]) == {*result["variants"], "ours, the next turn of a chat"}
     assert all(0 < taken["p50"] <= taken["p95"] for taken in result["milliseconds"].values())
     assert all(amount > 100 for amount in result["megabytes"].values())
+
+
+def test_a_step_of_an_encoder_decoder_beside_a_plain_one(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seq2seq = importlib.import_module("seq2seq_step")
+    assert seq2seq.main([*arguments, "--width", "5", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) >= KEYS
+    assert result["equal"] is True
+    assert set(result["variants"]) == {"packed", "padded"}
+    assert result["taken"] in result["variants"]
+    assert seq2seq.main([*arguments, "--cases", "1000"]) == 2
+
+
+def test_per_hits_beside_nltk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    perhits = importlib.import_module("perhits")
+    monkeypatch.delenv("PERSONAE_DATA", raising=False)  # users are generated
+    assert perhits.main(["--users", "5", "--some", "2", "--runs", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) >= KEYS
+    assert result["scaled"] == {"pairs": 12, "of": 75}
+    assert result["ratio"] > 10
+    assert result["kenlm"] is None or result["equal"]
+    assert perhits.main(["--users", "1", "--runs", "1"]) == 2
+    assert "error: --users: there is one user" in capsys.readouterr().err

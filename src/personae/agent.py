@@ -50,8 +50,10 @@ class Agent:
     InputError where a model cannot compute in it."""
 
     def __init__(self, task: Task, *, name: str | None = None, precision: Numbers = "auto") -> None:
-        self.task: Any = task.eval()  # with what ranking asks of it
-        self.name = name or type(self.task.model).__name__
+        self.name = name or type(task.model).__name__
+        if not hasattr(task.model, "score"):
+            raise InputError(f"{self.name}: writes replies, and ranks none; see `personae generate`, or Writer.load")
+        self.task: Any = run.as_role(task, "selection", self.name).eval()  # with what ranking asks of it
         self._said: set[str] = set()
         check("precision", precision, Numbers)
         able = hasattr(self.task.model, "compute_in")

@@ -37,7 +37,7 @@ def models() -> list[dict[str, Any]]:
         found.append(
             {
                 "name": file.stem,
-                "families": [file.parent.name],
+                "families": [file.parent.name, *(["selection"] if classes[name] >= ANSWERS else [])],
                 "summary": " ".join(summary.split()),
                 "paper": " ".join(rest.partition("\n\n")[0].split()),
                 "file": f"personae/models/{file.parent.name}/{file.name}",

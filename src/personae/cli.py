@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from personae import corpora, exports, judging, options
+from personae import cold, corpora, exports, judging, options, speaking
 from personae.types import InputError, Whose
 
 
@@ -51,6 +51,7 @@ def evaluate(
     seed: int = 0,
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "int8"] = "32-true",
     device: Literal["cpu", "cuda"] = "cpu",
+    role: Literal["selection", "generation"] | None = None,
     out: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -65,6 +66,7 @@ def evaluate(
         seed: of that draw.
         precision: of the numbers that the model computes with; half of it is faster where the hardware has it.
         device: where the model computes.
+        role: what a model that both chooses and writes replies is measured at, if not what it was trained for.
         out: a folder for predictions.jsonl and metrics.json.
         json: print one JSON object.
     """
@@ -80,6 +82,7 @@ def evaluate(
         out=out,
         precision=precision,
         device=device,
+        role=role,
     )
     _print_metrics(result, json=json)
 
@@ -269,7 +272,7 @@ def reproduce(
     """Make a paper's table again: train what is missing, measure, and lay the paper's numbers beside ours.
 
     Args:
-        table: the paper's name and the table's, such as dim/table3.
+        table: the paper's name and the table's or figure's, such as dim/table3.
         budget: how much is trained; cpu-small are the recipes as shipped, gpu-full those for a GPU.
         runs: a folder for runs, which tables share; PERSONAE_HOME/runs if not given.
         out: a folder for table.md, table.json and table.svg; reproduced/PAPER-TABLE if not given.
@@ -279,13 +282,10 @@ def reproduce(
         shipped: train and measure nothing; lay out what this version's own runs reached, which are recorded in it.
         json: print one JSON object.
     """
-    from personae import console
-    from personae import reproduce as made
-    from personae.published import plans
+    from personae import console, tables
 
-    plan = plans.read(table)
-    result = made.reproduce(
-        plan,
+    result = tables.reproduce(
+        table,
         budget=budget,
         runs=runs,
         out=out,
@@ -317,6 +317,9 @@ COMMANDS: dict[str, Any] = {
     "calibrate": calibrate,
     "export": exports.export,
     "perhits": judging.perhits,
+    "generate": speaking.generate,
+    "adapt": speaking.adapt,
+    "cold": cold.cold,
 }
 
 

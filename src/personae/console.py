@@ -113,8 +113,8 @@ def reproduction(result: dict[str, Any]) -> None:
             row["system"],
             row["column"],
             "-" if row["published"] is None else str(row["published"]),
-            f"{row['ours']:.1f}",
-            _interval(row, places=1),
+            f"{row['ours']:.{row.get('places', 1)}f}",
+            _interval(row, places=row.get("places", 1)),
             str(row["n"]),
         )
         for row in made
@@ -136,6 +136,22 @@ def per_hits(result: dict[str, Any]) -> None:
     table(columns, rows, title=f"{result['responses']}: {counts}", right=columns[1:])
     for what, count in result["left_out"].items():
         print(f"{count} {what}")
+
+
+def cold(result: dict[str, Any]) -> None:
+    """Prints how well a model writes as new users, by how many of their messages it knows."""
+    steps, real, chance = result["curve"], result["real"], result["chance"]
+    starts = ("per-hits@1/", "per-hits-avg/", "perplexity/")
+    names = [name for name in sorted(steps[0]["metrics"]) if name.startswith(starts)]
+    rows = [
+        (str(step["messages"]), *(_valued(step["metrics"][name]) for name in names), f"{step['seconds']:.2f}")
+        for step in steps
+    ]
+    rows += [("real replies", *(_valued(real[name]) if name in real else "-" for name in names), "-")]
+    rows += [("chance", *(f"{chance[name]:.4f}" if name in chance else "-" for name in names), "-")]
+    columns = ("messages", *(f"{name} [95 %]" for name in names), "seconds a user")
+    title = f"{result['model']}: {result['n']} replies as {result['users']} new users"
+    table(columns, rows, title=title, right=columns)
 
 
 def models(found: Sequence[dict[str, Any]]) -> None:

@@ -73,8 +73,9 @@ def record(runs: Path, *, out: Path) -> None:
 
     Args:
         runs: the folder that holds the run folders.
-        out: a folder for a record of each: recipe, environment, metrics, and where each true reply was ranked. Records
-            of other runs that are there stay. The paths of files are as in the recipe.
+        out: a folder for a record of each: recipe, environment, metrics, and where each true reply was ranked, or what
+            was measured of each written one. Records of other runs that are there stay. The paths of files are as in
+            the recipe.
     """
     from personae import shelf
 

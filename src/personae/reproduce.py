@@ -1,14 +1,12 @@
 """A paper's table made again: what is missing is trained under a budget, all is measured on the same cases, and the
 paper's numbers and ours are laid side by side."""
 
-import json
-import os
 import random
 import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import torch
 
-from personae import published, recipes, results, run, shelf
+from personae import results, run, shelf
 from personae.data import lines
 from personae.data.candidates import examples, offered
 from personae.data.read import locate, read
@@ -24,20 +22,15 @@ from personae.data.splits import keep_apart
 from personae.metrics.compare import interval
 from personae.published import page
 from personae.published.plans import SPEED, UNITS, Cell, Claim, Plan
-from personae.shelf import BUDGETS, BudgetName, Job, Shelf
+from personae.shelf import BUDGETS, BudgetName, Job, Say, Shelf, hours
 from personae.tasks.base import Task
 from personae.types import Example, InputError
-
-PREPARING = 180
-"""Seconds that reading a corpus and learning its vocabulary take at most."""
 
 SAMPLE = 64
 """Cases that a model scores before anything begins, to see how long all of them will take."""
 
 TRAINING = {"--train": "original", "--revised_train": "revised"}
 """The options that name a file to train on, and how its personas are worded."""
-
-Say = Callable[[str], None]
 
 
 def reproduce(
@@ -70,21 +63,13 @@ def reproduce(
     on has what is measured on, or where a folder holds another run or a damaged one.
     """
     labels = list(dict.fromkeys(cell.system for cell in plan.cells))
-    if runs is not None and runs.exists() and not runs.is_dir():
-        raise InputError(f"--runs {runs}: is a file; name a folder")
-    if unknown := [label for label in only if label not in labels]:
-        raise InputError(f"--only: {plan.name} has no row {unknown[0]!r}; choose of: {', '.join(labels)}")
-    out = out or Path("reproduced", plan.name.replace("/", "-"))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
+    folder, out = shelf.folders(plan.name, labels, runs=runs, out=out, only=only, shipped=shipped)
     files = dict(zip(TRAINING.values(), (train, revised_train), strict=True))
     if shipped and (runs or only or train or revised_train):
         raise InputError("--shipped: is of this version's own runs; leave --runs, --only, --train, --revised_train out")
     given = {"--budget": budget, "--runs": runs, "--out": out, "--train": train, "--revised_train": revised_train}
     options = [(name, str(value)) for name, value in given.items() if value is not None]
     options += [("--only", row) for row in only]
-    home = Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae")
-    folder = published.records() if shipped else (runs or home / "runs").resolve()
     kept = Shelf(folder, BUDGETS[budget], plan.forms, files, recorded=shipped)
     if not shipped:
         wanted = [cell for cell in plan.cells if cell.system in (only or labels) and not kept.why(cell)]
@@ -132,11 +117,7 @@ def _check(kept: Shelf, cells: Sequence[Cell], table: str) -> None:
     if len(set(digests)) < len(digests):
         raise InputError("--train, --revised_train: are the same file; name one with other personas, or leave one out")
     for job in _jobs(kept, cells):
-        if unlike := kept.differences(job):
-            raise InputError(
-                f"{job.folder}: is not the run that {table} is made of ({'; '.join(unlike)}); move it away, or name "
-                "another folder with --runs"
-            )
+        shelf.refuse(job, kept.differences(job), table)
 
 
 def _check_finished(kept: Shelf, plan: Plan, wanted: Sequence[Cell]) -> None:
@@ -166,25 +147,16 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
     training = {job: cell for job, cell in jobs.items() if not job.finished}
     lacking = {(kept.job(cell), cell.measured, cell.metric == SPEED): cell for cell in cells if not kept.result(cell)}
     computed = training or any(timed for _, _, timed in lacking)
-    if computed and kept.budget.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--budget {kept.budget.name}: needs a GPU, and there is none here; take cpu-small")
-    say(f"budget {kept.budget.name}, runs in {kept.folder}")
-    for job in jobs:
-        begun = (job.folder / "recipe.yaml").exists()
-        todo = "finished before" if job not in training else "to be resumed" if begun else "to be trained"
-        say(f"  {job.folder.name}: {todo if job.trained else 'needs no training'}")
+    if computed:
+        kept.budget.check()
+    shelf.list_runs(jobs, kept.budget, kept.folder, say)
     own = [cell for cell in cells if cell.recipe is not None and cell.measured == cell.trained]
     papers = {kept.job(cell): cell.paper for cell in reversed(own)}  # of a run in several cells, the first one's
-    scoring, learning = _scoring(kept, training, lacking.values()), _recorded(training)
-    most = 3 * scoring + len(training) * (60 * kept.budget.minutes + PREPARING)
-    likely = "" if learning is None else f", about {_hours(scoring + learning)} by what this version's own runs took"
-    say(f"{len(training)} to train, {len(lacking)} to measure: at most {_hours(most)}{likely}")
-    for place, job in enumerate(training, 1):
-        say(f"training {job.folder.name} ({place} of {len(training)}), at most {kept.budget.minutes} minutes")
-        changes = {**dict(job.changes), "trainer.max_time": kept.budget.bound}
-        if job in papers and "paper" in recipes.read(job.recipe):
-            changes["paper"] = json.dumps(asdict(papers[job]))
-        run.train(job.recipe, changes, out=job.folder, resume=(job.folder / "recipe.yaml").exists())
+    scoring, learning = _scoring(kept, training, lacking.values()), shelf.took(training)
+    most = hours(3 * scoring + kept.budget.seconds(len(training)))
+    likely = "" if learning is None else f", about {hours(scoring + learning)} by what this version's own runs took"
+    say(f"{len(training)} to train, {len(lacking)} to measure: at most {most}{likely}")
+    shelf.train(list(training), kept.budget, papers, say)
     for (job, form, timed), cell in lacking.items():
         if timed:
             say(f"timing {job.folder.name}")
@@ -196,19 +168,6 @@ def _make(kept: Shelf, cells: Sequence[Cell], say: Say) -> None:
             (out / "metrics.json").unlink(missing_ok=True)  # of other weights, or of another file
             device = kept.budget.device if job.trained else "cpu"
             run.evaluate(model, kept.file(form), persona=persona, out=out, precision=job.precision, device=device)
-
-
-def _hours(seconds: float) -> str:
-    minutes = int(seconds / 60) + 1
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _recorded(training: Iterable[Job]) -> float | None:
-    """The seconds that training takes as this version's own runs took, on one processor core; a run that is not
-    recorded counts as the mean of the others. None where none is."""
-    jobs = [replace(job, folder=published.records() / job.folder.name, first=None) for job in training]
-    known = [shelf.spent(job)["cpu_seconds"] for job in jobs if job.folder.exists() and not shelf.differences(job)]
-    return sum(known) / len(known) * len(jobs) if known else None
 
 
 def _scoring(kept: Shelf, training: Mapping[Job, Cell], scored: Iterable[Cell]) -> float:

@@ -1,7 +1,8 @@
 """Results: what a model answers, measured, kept in a folder, read back and compared.
 
 Such a folder, a run's or an evaluation's, holds predictions.jsonl and metrics.json. A record is what remains of one
-where every score is not wanted: ranks.parquet, small enough to be shipped, stands in place of predictions.jsonl.
+where every score and every text is not wanted: ranks.parquet, or replies.parquet and users.parquet, small enough to
+be shipped, stand in place of predictions.jsonl.
 """
 
 import functools
@@ -24,18 +25,24 @@ from personae.data.candidates import Draw
 from personae.data.read import locate
 from personae.metrics import compare as comparison
 from personae.metrics.calibration import expected_error, reliability
-from personae.metrics.compare_spoken import compare_spoken
-from personae.metrics.ranking import ranks
+from personae.metrics.compare_spoken import Measures, compare_measures, compare_spoken, measures
+from personae.metrics.text import ceiling, focused
 from personae.names import hint
 from personae.published import load, lookup, records
 from personae.tasks.base import Task
-from personae.types import Example, InputError, Paper, Row
+from personae.types import Example, InputError, Paper, Row, Spoken
 
 RANKS = "ranks.parquet"
+RECORDED = (RANKS, answers.REPLIES)
+"""What stands in place of predictions.jsonl in a record, of replies that were chosen and of those that were written."""
+
 WEIGHTS = "model.safetensors"
 
 SPENT = ("seed", "steps", "cpu_seconds", "stopped", "corpus.train")
 """What environment.json tells of a training."""
+
+BESIDE = ("corpus.json", "scorers.json")
+"""What may have been found out about a run since: how many users its corpus has, and their replies by other scorers."""
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 """Of Lightning's, those in which training is sound: weights and what is summed over time stay in single precision."""
@@ -115,29 +122,50 @@ def report(
     return result
 
 
-def read(folder: Path) -> tuple[dict[str, Any], list[Any]]:
-    """What `report` or `record` wrote to a folder, its answers as `Row`s or what was `Spoken`, or what is recorded of
-    the run of that name in this version. InputError where there is nothing or it is damaged."""
+def read(folder: Path) -> tuple[dict[str, Any], list[Any] | Measures]:
+    """What `report` or `record` wrote to a folder, its answers as `Row`s or what was `Spoken`, of which a record has
+    `Measures`; or what is recorded of the run of that name in this version. InputError where there is nothing or it is
+    damaged."""
     folder = folder if folder.exists() else _recorded(folder)
     metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
-    if not predictions.exists() and (folder / RANKS).exists():
-        predictions = folder / RANKS
+    records = [folder / name for name in RECORDED if (folder / name).exists()]
+    if not predictions.exists() and records:
+        predictions = records[0]
     for file in (metrics, predictions):
         if not file.exists() and (folder / "checkpoints").exists():
             raise InputError(f"{folder}: no finished run, it has no {file.name}; resume its training, or name another")
         if not file.exists():
             raise InputError(f"{file}: there is none; give a run folder, or the --out of an evaluation")
+    told = about(metrics)
+    rows: list[Any] | Measures
     if predictions.name == RANKS:
         rows = answers.ranked(predictions)
+    elif predictions.name == answers.REPLIES:
+        rows = answers.kept(folder, tokens=_tokens(told))
     else:
         rows = [answers.parsed(line, f"{predictions}:{number}") for number, line in lines.numbered(predictions)]
-    told = about(metrics)
     if told["n"] != len(rows):
         raise InputError(
             f"{predictions}: holds {len(rows)} examples, {metrics} tells of {told['n']}; copy both again, or evaluate "
             "anew"
         )
     return told, rows
+
+
+def measured(folder: Path, *, most: int | None = None, real: bool = False) -> Measures:
+    """What is measured of the replies that a folder or a record holds: of all, or of the `focused` set of those whose
+    users are among the first `most` by what they really said; of what was really said in their place, if `real`.
+    InputError where there is none, or the folder is damaged."""
+    told, rows = read(folder)
+    if isinstance(rows, Measures):
+        return answers.kept(folder, tokens=_tokens(told), most=most, real=real)
+    some = rows if most is None else focused(rows, most)
+    return measures(ceiling(some) if real else some, tokens=_tokens(told))
+
+
+def _tokens(told: dict[str, Any]) -> str:
+    """Whose tokens a model counts that writes replies."""
+    return next((name.partition("/")[2] for name in told["metrics"] if name.startswith("perplexity/")), "")
 
 
 def about(metrics: Path) -> dict[str, Any]:
@@ -162,42 +190,43 @@ def _recorded(name: Path) -> Path:
 
 
 def record(folder: Path, out: Path) -> None:
-    """Writes to `out` what the numbers in a folder rest on, without weights and single scores: metrics.json, the rank
-    of each true reply and, of a run, its environment.json and its recipe.yaml, in which a run to start from is named
-    without its path. InputError where something of the folder is missing or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
+    """Writes to `out` what the numbers in a folder rest on, without weights, single scores and what was written:
+    metrics.json, the rank of each true reply, or what was measured of each written one, and, of a run, its
+    environment.json and its recipe.yaml, in which other runs are named without their paths. InputError where something
+    of the folder is missing or damaged."""
     told, rows = read(folder)
-    if not all(isinstance(row, Row) for row in rows):
-        raise InputError(f"{folder}: holds generated replies, of which there are no records; pass the folder on")
     recipe = recipes.read(str(folder / "recipe.yaml")) if (folder / "recipe.yaml").exists() else None
     spent = None if recipe is None else read_json(folder / "environment.json", *SPENT)
-    columns = {
-        "id": pa.array([row.id for row in rows]),
-        "dialogue": pa.array([row.dialogue for row in rows]).dictionary_encode(),
-        "candidates": pa.array([len(row.scores) for row in rows], pa.int32()),
-        "target": pa.array([row.target for row in rows], pa.int32()),
-        "rank": pa.array(ranks(rows), pa.float64()),
-    }
+    beside = {name: read_json(folder / name) for name in BESIDE if (folder / name).exists()}
     out.mkdir(parents=True, exist_ok=True)
-    with lines.whole(out / RANKS) as file:
-        pyarrow.parquet.write_table(
-            pa.table(columns),
-            file,
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=["dialogue", "rank"],
-            column_encoding={"id": "DELTA_BYTE_ARRAY"},  # ids differ from their neighbours in their ends alone
-        )
+    if isinstance(rows, Measures):
+        for name in (answers.REPLIES, answers.USERS):
+            with lines.whole(out / name) as file:
+                file.write((folder / name).read_bytes())
+    elif all(isinstance(row, Spoken) for row in rows):
+        answers.keep(rows, out)
+    else:
+        answers.keep_ranks(rows, out / RANKS)
+    for name, content in beside.items():
+        write_json(content, out / name)
     named = Path(told["model"])
     if recipe is not None:
         named = folder.resolve()  # it may have been moved since
-        first = recipe.get("init_from")
-        recipe["init_from"] = first and Path(first).name
+        _unplace(recipe)
         lines.save([yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip("\n")], out / "recipe.yaml")
         write_json(spent, out / "environment.json")
     write_json({**told, "model": named.name}, out / "metrics.json")
+
+
+def _unplace(recipe: dict[str, Any]) -> None:
+    """Leaves of the runs that a recipe names, to start from or for the factors of users, their names alone."""
+    first = recipe.get("init_from")
+    recipe["init_from"] = first and Path(first).name
+    speakers: Any = recipe
+    for name in ("task", "init_args", "model", "init_args", "speakers", "init_args"):
+        speakers = speakers.get(name) or {}
+    if speakers.get("factors"):
+        speakers["factors"] = Path(speakers["factors"]).name
 
 
 def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -218,8 +247,11 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) 
             raise InputError(
                 f"{run_a} and {run_b}: of two models that write replies, or two that choose them, give the runs"
             )
-        tokens = [name.partition("/")[2] for name in about_a["metrics"] if name.startswith("perplexity/")]
-        return {**told, **compare_spoken(rows_a, rows_b, tokens=tokens[0], seed=seed)}
+        if isinstance(rows_a, list) and isinstance(rows_b, list):
+            return {**told, **compare_spoken(rows_a, rows_b, tokens=_tokens(about_a), seed=seed)}
+        return {**told, **compare_measures(measured(run_a), measured(run_b), seed=seed)}
+    assert isinstance(rows_a, list)
+    assert isinstance(rows_b, list)
     alike = [_shape(row) for row in rows_a] == [_shape(row) for row in rows_b]
     if reworded:
         if not alike:

@@ -34,10 +34,14 @@ from personae.published import lookup
 from personae.recipes import mistakes
 from personae.results import Measured, Precision
 from personae.tasks.base import Task
+from personae.tasks.generation import Generation
 from personae.tasks.selection import Selection
 from personae.types import Corpus, Example, InputError, Paper, Whose, check
 
 BACKBONE = "backbone"
+
+Role = Literal["selection", "generation"]
+"""What a model is measured at."""
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +204,7 @@ def load(model: str) -> Task:
         missing = [file.name for file in (folder / "recipe.yaml", config, numbers) if not file.is_file()]
         if "recipe.yaml" in missing:
             raise InputError(f"{folder}: is no run folder, it has no recipe.yaml; give the --out of a `personae fit`")
-        if missing and (folder / results.RANKS).exists():
+        if missing and any((folder / name).exists() for name in results.RECORDED):
             raise InputError(f"{folder}: is a record of a run, which has no weights; train its recipe.yaml anew")
         if missing:
             raise InputError(
@@ -231,6 +235,17 @@ def load(model: str) -> Task:
     return task.eval()
 
 
+def as_role(task: Task, role: Role, model: str) -> Task:
+    """A task of the `model` that measures it as one that chooses replies, or as one that writes them. InputError where
+    it is not able to."""
+    if role == "selection" and hasattr(task.model, "score"):
+        return task if isinstance(task, Selection) else Selection(model=task.model).eval()
+    if role == "generation" and hasattr(task.model, "generate"):
+        return task if isinstance(task, Generation) else Generation(model=task.model, select="log-likelihood").eval()
+    able = {"selection": "chooses no replies", "generation": "writes none"}[role]
+    raise InputError(f"--role {role}: {model} {able}; take the other role, or another model")
+
+
 def aim(task: Task, persona: Whose) -> None:
     """Makes a model read another persona than it was made for. InputError where it was built without any."""
     room = getattr(task.model, "personas", 2)
@@ -252,8 +267,10 @@ def evaluate(
     out: Path | None = None,
     precision: Measured = "32-true",
     device: str = "cpu",
+    role: Role | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on a file of dialogues, computing on `device`.
+    """Measures a model on a file of dialogues, computing on `device`; one that both chooses and writes replies in the
+    `role` that it was trained for, if None.
 
     Where the file has no candidates, so many (20 if None), the true reply among them, are drawn for each reply with
     `seed`, and the result names the draw. `split` chooses in a file that has several, and labels the result. `persona`
@@ -279,6 +296,9 @@ def evaluate(
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
     dialogues = read(path)
     task = load(model).to(device)
+    if role is not None:
+        check("role", role, Role)
+        task = as_role(task, role, model)
     cases, drawn = task.cases(dialogues, data, n=20 if candidates is None else candidates, seed=seed)
     if candidates is not None and (drawn is None or drawn.name == "official"):
         why = f"{data} has candidates of its own" if drawn else f"{model} is given none"

@@ -5,24 +5,33 @@ besides its own validation file is kept below it.
 """
 
 import json
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from personae import recipes, results, run
+from personae import published, recipes, results, run
 from personae.data.read import locate
 from personae.published.plans import SPEED, Cell
 from personae.results import Precision
-from personae.types import InputError, Whose
+from personae.types import InputError, Paper, Whose
 
 BACKBONE = "task.init_args.model.init_args.backbone"
 
+FACTORS = "task.init_args.model.init_args.speakers.init_args.factors"
+"""Where a recipe names the run whose factors of users another's vectors begin as."""
+
 BudgetName = Literal["cpu-small", "gpu-full"]
+
+Say = Callable[[str], None]
+
+PREPARING = 180
+"""Seconds that reading a corpus and learning its vocabulary take at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,15 @@ class Budget:
     def bound(self) -> str:
         """The minutes as Lightning's `max_time`: days, hours, minutes and seconds."""
         return f"00:{self.minutes // 60:02}:{self.minutes % 60:02}:00"
+
+    def seconds(self, runs: int) -> int:
+        """How long so many runs take at most."""
+        return runs * (60 * self.minutes + PREPARING)
+
+    def check(self) -> None:
+        """InputError where its device is not here."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"--budget {self.name}: needs a GPU, and there is none here; take cpu-small")
 
 
 BUDGETS = {
@@ -221,9 +239,10 @@ def differences(job: Job) -> list[str]:
     first = before.get("init_from")
     if first and Path(first).name == first and now.get("init_from"):  # a record names it without its path
         now["init_from"] = Path(now["init_from"]).name
+    for key in (BACKBONE, FACTORS):  # a folder of a hub's model; runs that were moved, or recorded
+        if Path(str(before.get(key))).name == Path(str(now.get(key))).name:
+            now[key] = before.get(key)
     decisive = ("task", "corpus", "trainer", "seed", "patience", "init_from")
-    if Path(str(before.get(BACKBONE))).name == Path(str(now.get(BACKBONE))).name:  # a folder of a hub's model
-        now[BACKBONE] = before.get(BACKBONE)
     unlike = [
         f"{key.replace('.init_args', '')} is {before.get(key)!r}, not {now.get(key)!r}"
         for key in sorted({*before, *now})
@@ -257,6 +276,65 @@ def spent(job: Job) -> dict[str, Any]:
         "stopped": before["stopped"] or own["stopped"],
         "trained": [*before["trained"], *own["trained"]],
     }
+
+
+def folders(
+    table: str, rows: Sequence[str], *, runs: Path | None, out: Path | None, only: Sequence[str], shipped: bool
+) -> tuple[Path, Path]:
+    """Where the runs of a table are, or their records if it is `shipped`, and where its page goes. InputError where a
+    file is there, or `only` names something that is none of its `rows`."""
+    if runs is not None and runs.exists() and not runs.is_dir():
+        raise InputError(f"--runs {runs}: is a file; name a folder")
+    if unknown := [label for label in only if label not in rows]:
+        raise InputError(f"--only: {table} has no row {unknown[0]!r}; choose of: {', '.join(rows)}")
+    out = out or Path("reproduced", table.replace("/", "-"))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+    home = Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae")
+    return published.records() if shipped else (runs or home / "runs").resolve(), out
+
+
+def refuse(job: Job, unlike: Sequence[str], table: str) -> None:
+    """InputError where a job's folder holds another run than the table is made of."""
+    if unlike:
+        raise InputError(
+            f"{job.folder}: is not the run that {table} is made of ({'; '.join(unlike)}); move it away, or name "
+            "another folder with --runs"
+        )
+
+
+def list_runs(jobs: Iterable[Job], budget: Budget, folder: Path, say: Say) -> None:
+    """Says what is there of each run."""
+    say(f"budget {budget.name}, runs in {folder}")
+    for job in jobs:
+        begun = (job.folder / "recipe.yaml").exists()
+        todo = "finished before" if job.finished else "to be resumed" if begun else "to be trained"
+        say(f"  {job.folder.name}: {todo if job.trained else 'needs no training'}")
+
+
+def train(jobs: Sequence[Job], budget: Budget, papers: Mapping[Job, Paper], say: Say) -> None:
+    """Trains runs, or goes on with them, each for as long as the budget allows. Where a recipe names what is published
+    of it, that is what `papers` has for its run."""
+    for place, job in enumerate(jobs, 1):
+        say(f"training {job.folder.name} ({place} of {len(jobs)}), at most {budget.minutes} minutes")
+        changes = {**dict(job.changes), "trainer.max_time": budget.bound}
+        if job in papers and "paper" in recipes.read(job.recipe):
+            changes["paper"] = json.dumps(asdict(papers[job]))
+        run.train(job.recipe, changes, out=job.folder, resume=(job.folder / "recipe.yaml").exists())
+
+
+def hours(seconds: float) -> str:
+    """As hours and minutes."""
+    minutes = int(seconds / 60) + 1
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def took(training: Iterable[Job]) -> float | None:
+    """The seconds that training takes as this version's own runs took, on one processor core; a run that is not
+    recorded counts as the mean of the others. None where none is."""
+    jobs = [replace(job, folder=published.records() / job.folder.name, first=None) for job in training]
+    known = [spent(job)["cpu_seconds"] for job in jobs if job.folder.exists() and not differences(job)]
+    return sum(known) / len(known) * len(jobs) if known else None
 
 
 def record(runs: Path, out: Path) -> list[str]:

@@ -247,7 +247,7 @@ def test_mistakes(arguments: dict[str, int], message: str) -> None:
 def test_unknown_names(corpus: Planted) -> None:
     with pytest.raises(InputError, match="split 'test': ask for train, dev or valid"):
         corpus.split("test")
-    with pytest.raises(InputError, match="split 'cold': .* with corpus.cold for cold-train or cold"):
+    with pytest.raises(InputError, match=r"split 'cold': .* with corpus.cold for cold-train or cold"):
         corpus.split("cold")
     with pytest.raises(InputError, match="user 'eve' is not of the corpus: give one of user-0 to user-99"):
         corpus.styled("eve", "")

@@ -8,7 +8,18 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from personae.metrics.compare import Interval, McNemar, compare, interval, mcnemar, paired, pearson, t_test, wilcoxon
+from personae.metrics.compare import (
+    Interval,
+    McNemar,
+    compare,
+    interval,
+    mcnemar,
+    paired,
+    pearson,
+    ratio,
+    t_test,
+    wilcoxon,
+)
 from personae.metrics.ranking import metrics
 from personae.types import InputError, Row
 
@@ -313,3 +324,32 @@ def test_a_whole_validation_set_takes_less_than_a_second() -> None:
     assert time.process_time() - begin < 1
     assert found.low is not None
     assert found.low < found.value
+
+
+def test_a_ratio_is_of_the_means_and_its_interval_of_the_same_draws_of_users() -> None:
+    generator = np.random.default_rng(0)
+    groups = [f"u{user}" for user in range(80) for _ in range(3)]
+    below = generator.random(240)
+    found = ratio((3 * below).tolist(), below.tolist(), groups)
+    assert found is not None
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((3.0, 3.0, 3.0, 240))  # in every draw
+    above = (generator.random(240) < 0.4).astype(float)
+    hits = (generator.random(240) < 0.1).astype(float)
+    wide = ratio(above.tolist(), hits.tolist(), groups)
+    assert wide is not None
+    assert wide.value == pytest.approx(above.mean() / hits.mean())
+    assert None not in (wide.low, wide.high)
+    assert (wide.low or 0) < wide.value < (wide.high or 0)
+    assert ratio(above.tolist(), hits.tolist(), ["u"] * 240) == Interval(wide.value, None, None, 240)
+
+
+def test_a_ratio_to_nothing_has_no_end() -> None:
+    groups = [f"u{user}" for user in range(12)]
+    above = [1.0, 0.0, 1.0] * 4
+    assert ratio(above, [0.0] * 12, groups) is None
+    rare = ratio(above, [1.0] + [0.0] * 11, groups)  # a third of the draws have none
+    assert rare is not None
+    assert rare.value == pytest.approx(8)
+    assert rare.high is None
+    with pytest.raises(InputError, match="2 values cannot be paired with 1"):
+        ratio([1.0, 2.0], [1.0], ["a", "b"])

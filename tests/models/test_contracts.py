@@ -23,7 +23,7 @@ from personae.types import Example, InputError, Persona, Whose
 Build = Callable[..., Any]
 Case = Callable[..., Example]
 
-MODELS = [model for model in catalogue.models() if "selection" in model["families"]]
+MODELS = [model for model in catalogue.models() if model["families"][0] == "selection"]
 
 
 def _variants() -> list[tuple[str, dict[str, Any]]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from personae import catalogue, published, recipes, run
-from personae.published import plans
+from personae import catalogue, published, recipes, run, written_tables
+from personae.published import plans, written
 from personae.published.plans import SPEED
 from personae.reproduce import _untrained
 from personae.shelf import BUDGETS, Job, Shelf, differences
@@ -150,6 +150,9 @@ def test_every_record_is_of_a_recipe_as_it_is_now() -> None:
             if (cell.model or cell.recipe) and not shelf.why(cell):
                 job = shelf.job(cell)
                 jobs |= {one.folder.name: one for one in (job, job.first) if one is not None}
+    for name in written.names():
+        for job in written_tables.jobs(written.read(name), published.records(), BUDGETS["cpu-small"]).values():
+            jobs |= {one.folder.name: one for one in (job, job.first) if one is not None}
     for title in recipes.shipped():
         folder = published.records() / Path(title).name
         jobs.setdefault(folder.name, Job(folder, title))

@@ -26,6 +26,10 @@ from personae.nn.lstm import LSTM, States
 from personae.text import Kept, Vocabulary, joined, words
 from personae.types import Example, InputError
 
+SPREAD = 0.5
+"""The standard deviation of the features of words, at first: with much less the decoder learns to write before it
+learns to look at what was said."""
+
 START, END = "<s>", "</s>"
 """What stands before and after a reply, and, END, after each utterance of a context."""
 
@@ -118,7 +122,7 @@ class EncoderDecoder(nn.Module):
 
     def _know(self, vocabulary: Sequence[str]) -> None:
         self.vocabulary = Vocabulary([START, END, *vocabulary])
-        self.weight = nn.Parameter(torch.randn(len(self.vocabulary), self.sizes.width).to(self.weight) * 0.1)
+        self.weight = nn.Parameter(torch.randn(len(self.vocabulary), self.sizes.width).to(self.weight) * SPREAD)
         self.bias = nn.Parameter(torch.zeros(len(self.vocabulary)).to(self.bias))
 
     def get_extra_state(self) -> dict[str, list[str]]:

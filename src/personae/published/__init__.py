@@ -61,14 +61,15 @@ def records() -> Path:
 
 
 def measured() -> dict[str, dict[str, Any]]:
-    """By the name of each recorded run, what it reached on Persona-Chat's validation split with original personas: its
-    metrics.json, and under "cpu_seconds" the processor seconds of its training, None where it needs none."""
+    """By the name of each recorded run that chooses replies, what it reached on Persona-Chat's validation split with
+    original personas: its metrics.json, and under "cpu_seconds" the processor seconds of its training, None where it
+    needs none."""
     found = {}
     for file in sorted((*records().glob("*/metrics.json"), *records().glob("*-self/on-original/metrics.json"))):
         folder, spent = file.relative_to(records()).parts[0], file.with_name("environment.json")
         seconds = json.loads(spent.read_text("utf-8"))["cpu_seconds"] if spent.exists() else None
         about = json.loads(file.read_text("utf-8"))
-        if about["data"]["path"] == MEASURED_ON:
+        if about["data"]["path"] == MEASURED_ON and "hits@1/20" in about["metrics"]:
             found[folder] = {**about, "cpu_seconds": seconds}
     return found
 

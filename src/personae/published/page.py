@@ -74,7 +74,7 @@ def _table(plan: Plan, systems: dict[str, dict[str, dict[str, Any]]], reasons: l
         row = next(iter(numbers.values()))
         made = [_about(row)[name] if "why" not in row else "" for name in about]
         lines.append((f"{system} (shared)" if row.get("shared") else system, *cells, *made))
-    return _grid((plan.rows_are, *names, *about), lines)
+    return grid((plan.rows_are, *names, *about), lines)
 
 
 def _about(row: dict[str, Any]) -> dict[str, str]:
@@ -109,7 +109,7 @@ def _claims(plan: Plan, claims: Sequence[dict[str, Any]]) -> str:
             f"{claim['published']:+.1f}",
             f"{claim['ours']:+.1f}{_bounds(claim)}",
             f"{claim['found']}{', over a guess' if claim['guessed'] and claim['found'] == 'yes' else ''}",
-            f"{_p(claim['p'])} ({claim['test']})",
+            f"{p_value(claim['p'])} ({claim['test']})",
             " and ".join("none" if spent is None else f"{spent:,.0f}" for spent in claim["cpu_seconds"]),
         )
         for claim, name in zip(claims, named, strict=True)
@@ -129,7 +129,7 @@ it; *no, the reverse*: the second leads, and 0 is out. Orderings looked at: {len
 print it, which takes replies of one dialogue as independent, so that it is somewhat too small. Neither says how the
 same systems would do with other seeds. *CPU s*: the processor seconds of their training.
 
-{_grid(columns, lines)}"""
+{grid(columns, lines)}"""
         if lines
         else "",
         f"Not looked at, since one of the two was not run:\n\n{unseen}" if unseen else "",
@@ -192,7 +192,7 @@ def picture(plan: Plan, content: dict[str, Any]) -> bytes:
         for metric, line in zip(metrics, panels, strict=True):
             for (group, rows), panel in zip(arranged.items(), line, strict=True):
                 where = "on its graphics card" if metric == SPEED else "on its data"
-                _panel(panel, [rows[system][metric] for system in systems], f"the paper, {where}")
+                draw_panel(panel, [rows[system][metric] for system in systems], f"the paper, {where}")
                 panel.set_title(_column(plan, group), fontsize=9)
                 panel.set_xlabel(f"{_shown(metric)}, %" if UNITS[metric] == "%" else metric)
                 panel.set_yticks(range(len(systems)), [_row(plan, system) for system in systems])
@@ -205,7 +205,7 @@ def picture(plan: Plan, content: dict[str, Any]) -> bytes:
     return drawn.getvalue()
 
 
-def _panel(panel: Any, rows: Sequence[dict[str, Any]], theirs: str) -> None:
+def draw_panel(panel: Any, rows: Sequence[dict[str, Any]], theirs: str) -> None:
     """Both numbers of each system; what was not run has only the paper's, which `theirs` says what they are."""
     panel.grid(color="0.92")
     panel.set_axisbelow(True)
@@ -227,7 +227,8 @@ def _transposed(points: Sequence[tuple[float, int]]) -> tuple[list[float], list[
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _grid(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def grid(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *lines))
 
 
@@ -251,5 +252,6 @@ def _bounds(row: dict[str, Any]) -> str:
     return "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """A p-value, as short as it can be."""
     return "-" if value is None else f"{value:.2g}" if value else "< 1e-300"

@@ -88,10 +88,15 @@ class Plan:
     columns_are: str = ""
 
 
+def load(paper: str) -> dict[str, Any]:
+    """What a paper's file says; nothing where there is none."""
+    file = _FILES.joinpath(f"{paper}.yaml")
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def names() -> list[str]:
     """The tables that there are plans for: "dim/table2" and so on."""
-    papers = [paper for paper in published.papers() if _FILES.joinpath(f"{paper}.yaml").is_file()]
-    return [f"{paper}/{table}" for paper in papers for table in _load(paper)["tables"]]
+    return [f"{paper}/{table}" for paper in published.papers() for table in load(paper).get("tables", {})]
 
 
 def read(name: str) -> Plan:
@@ -115,7 +120,7 @@ def make(name: str, paper: str, printed: Mapping[str, Table], said: Mapping[str,
 
 
 def _load(paper: str) -> dict[str, Any]:
-    own = yaml.safe_load(_FILES.joinpath(f"{paper}.yaml").read_text(encoding="utf-8"))
+    own = load(paper)
     shared = yaml.safe_load(_FILES.joinpath(f"{own['shared']}.yaml").read_text(encoding="utf-8"))
     return {**shared, **own, "systems": {**shared["systems"], **own["systems"]}}
 

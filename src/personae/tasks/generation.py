@@ -17,6 +17,7 @@ from personae.metrics.ranking import ranks
 from personae.metrics.text import ceiling, corpus, measure, per_reply
 from personae.nn.decoding import Decoding
 from personae.tasks.base import Batch, Batches, Lazily, Model, Task, bucketed
+from personae.tasks.negatives import Negatives
 from personae.tasks.optimization import Optimization
 from personae.text import standard, words
 from personae.types import Dialogue, Example, InputError, Spoken, check
@@ -77,14 +78,15 @@ class Judges:
 
 class Generation(Task):
     """Trains a generator on the likelihood of replies; on held-out ones it also writes some by `decoding`, and the
-    weights are kept that are best by `select`. The defaults are those of the tensor-factorization paper (section
-    5.4)."""
+    weights are kept that are best by `select`. A model that learns to choose replies, too, is given wrong ones by
+    `negatives`. The defaults are those of the tensor-factorization paper (section 5.4)."""
 
     def __init__(
         self,
         *,
         model: Generator,
         batch_size: int = 64,
+        negatives: Negatives | None = None,
         optimization: Optimization = Optimization(decay=1.0),  # noqa: B008 - frozen
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
         select: Select = "per-hits-avg",
@@ -94,7 +96,7 @@ class Generation(Task):
         if batch_size < 1:
             raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         check("task.select", select, Select)
-        self.decoding, self.monitor = decoding, select
+        self.negatives, self.decoding, self.monitor = negatives, decoding, select
         self._judges: tuple[dict[str, tuple[str, ...]], Judges | None] = ({}, None)
 
     def cases(
@@ -120,12 +122,18 @@ class Generation(Task):
     def batches(self, examples: Sequence[Example], *, rank: int = 0, processes: int = 1) -> Batches:
         """Training batches, bucketed by size."""
         sizes = {id(example): self.model.size(example) for example in examples}
+        if self.negatives is not None:
+            self.negatives.start(examples)
 
         @lru_cache(maxsize=1)
         def plan(epoch: int) -> list[list[Example]]:
             units = [[example] for example in examples]
             seed = f"{self.seed}/{epoch}"
-            return bucketed(units, lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed)
+            batches = bucketed(units, lambda example: sizes[id(example)], batch_size=self.batch_size, seed=seed)
+            if self.negatives is None:
+                return batches
+            drawn = random.Random(seed)
+            return [filled for batch in batches if (filled := self.negatives.fill(batch, epoch=epoch, drawn=drawn))]
 
         return Batches(plan, self.model.collate, rank=rank, processes=processes)
 

@@ -16,16 +16,18 @@ encoded rather than looked up is the mean input embedding of the last utterance'
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import add
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personae.nn.causal import Causal
-from personae.nn.decoding import Decoding, decode
+from personae.nn.causal import Causal, Place
+from personae.nn.decoding import Decoding, decode, pieces, stream
 from personae.nn.lora import adapt
 from personae.nn.personalization import Factorization, Personalization
 from personae.types import Dialogue, Example, InputError, check
@@ -177,21 +179,31 @@ class CausalLM(nn.Module):
     def generate(self, batch: Spelled, decoding: Decoding) -> list[list[str]]:
         """Of each case so many replies as `decoding` says, the best first. InputError where there is no room for
         them."""
+        logits, place = self._begun(batch, decoding)
+        end, barred = self.words.end, self.words.special
+        found = decode(
+            logits, place, self.words.step, names=batch.names, end=end, forbidden=barred, decoding=decoding
+        )
+        return [[self.words.text(reply.tokens) for reply in case] for case in found]
+
+    @torch.no_grad()
+    def stream(self, batch: Spelled, decoding: Decoding) -> Iterator[str]:
+        """The same of one case, piece by piece."""
+        logits, place = self._begun(batch, decoding)
+        end, barred = self.words.end, self.words.special
+        tokens = stream(
+            logits, place, self.words.step, name=batch.names[0], end=end, forbidden=barred, decoding=decoding
+        )
+        said = accumulate(([token] for token in tokens), add)
+        yield from pieces(map(self.words.text, said))
+
+    def _begun(self, batch: Spelled, decoding: Decoding) -> tuple[Tensor, Place]:
+        """The logits (B, V) of the first tokens, and where their rows are."""
         room, longest = self.words.room(), int(batch.read.max())
         if room is not None and self.longest + decoding.longest > room:
             raise InputError(f"decoding.longest: {decoding.longest} tokens do not fit in; {room - self.longest} do")
         embedded, beside = self._embedded(batch)
-        logits, place = self.words.begin(embedded[:, :longest], batch.read, beside, decoding.longest)
-        found = decode(
-            logits,
-            place,
-            self.words.step,
-            names=batch.names,
-            end=self.words.end,
-            forbidden=self.words.special,
-            decoding=decoding,
-        )
-        return [[self.words.text(reply.tokens) for reply in case] for case in found]
+        return self.words.begin(embedded[:, :longest], batch.read, beside, decoding.longest)
 
     def _embedded(self, batch: Spelled) -> tuple[Tensor, Tensor | None]:
         """The input embeddings (B, L, H), and what was added to those from the end before the reply on (B, H)."""
