@@ -249,8 +249,8 @@ def as_role(task: Task, role: Role, model: str) -> Task:
 def aim(task: Task, persona: Whose) -> None:
     """Makes a model read another persona than it was made for. InputError where it was built without any."""
     room = getattr(task.model, "personas", 2)
-    if persona != "none" and (task.model.persona == "none" or room == 0):
-        raise InputError(f"--persona {persona}: this model was built without personas (fusion: none)")
+    if persona != "none" and (getattr(task.model, "persona", "none") == "none" or room == 0):
+        raise InputError(f"--persona {persona}: this model was built without personas")
     if persona == "both" and room < 2:
         raise InputError("--persona both: this model was built for one persona; train one with persona: both")
     task.model.persona = persona

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from personae.data.users import Users
 from personae.types import Dialogue, InputError
 
 QUESTIONS = [f"what is your number {number} ?" for number in range(12)]
+
+
+plain = partial(Users, standard=False)
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -41,7 +45,7 @@ def said(dialogues: list[Dialogue]) -> dict[str, set[str]]:
 
 
 def test_each_user_has_as_many_answers_held_out(path: str) -> None:
-    corpus = Users(files=[path])
+    corpus = plain(files=[path])
     parts = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
     found = {name: said(part) for name, part in parts.items()}
     assert {name: {user: len(own) for user, own in each.items()} for name, each in found.items()} in (
@@ -53,7 +57,7 @@ def test_each_user_has_as_many_answers_held_out(path: str) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_history_knows_no_answer_that_is_held_out(path: str, seed: int) -> None:
-    corpus = Users(files=[path], seed=seed)
+    corpus = plain(files=[path], seed=seed)
     train = list(corpus.split("train"))
     for name in ("dev", "valid"):
         for dialogue in corpus.split(name):
@@ -64,18 +68,18 @@ def test_a_history_knows_no_answer_that_is_held_out(path: str, seed: int) -> Non
 
 
 def test_the_seed_draws_them(path: str) -> None:
-    first, again, other = (said(list(Users(files=[path], seed=seed).split("valid"))) for seed in (0, 0, 1))
+    first, again, other = (said(list(plain(files=[path], seed=seed).split("valid"))) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_questions_that_others_answer_are_held_out_first(path: str) -> None:
-    corpus = Users(files=[path])
+    corpus = plain(files=[path])
     assert {dialogue.question for name in ("dev", "valid") for dialogue in corpus.split(name)} <= set(QUESTIONS[:11])
 
 
 def test_the_most_active_users_and_the_questions_of_several(path: str) -> None:
-    assert set(said(list(Users(files=[path], most=1).split("train")))) == {"ann"}
-    several = Users(files=[path], answered_by=2)
+    assert set(said(list(plain(files=[path], most=1).split("train")))) == {"ann"}
+    several = plain(files=[path], answered_by=2)
     again = sum(dialogue.id.startswith("again") for dialogue in several.split("train"))
     assert several.counts() == {
         "users": 2,
@@ -84,11 +88,12 @@ def test_the_most_active_users_and_the_questions_of_several(path: str) -> None:
         "filled": 22,
         "density": 1.0,
         "near": None,
+        "seen": several.counts()["seen"],
     }
 
 
 def test_cold_users_are_the_next_ones_and_change_nothing_else(path: str) -> None:
-    corpus, without = Users(files=[path], most=1, cold=1, fewest=10), Users(files=[path], most=1, fewest=10)
+    corpus, without = plain(files=[path], most=1, cold=1, fewest=10), plain(files=[path], most=1, fewest=10)
     for name in ("train", "dev", "valid"):
         part = list(corpus.split(name))
         assert part == list(without.split(name))
@@ -101,20 +106,64 @@ def test_cold_users_are_the_next_ones_and_change_nothing_else(path: str) -> None
     assert corpus.counts()["users"] == 2
 
 
+def test_turns_are_told_in_standard_form(tmp_path: Path) -> None:
+    told = [f"{word} www.x.org 12 really really !!" for word in "abcdefghijkl"]
+    path = lines(tmp_path / "d.jsonl", [asked("ann", number, text) for number, text in enumerate(told)])
+    answers = {
+        text for name in ("train", "dev", "valid") for text in said(list(Users(files=[path]).split(name)))["ann"]
+    }
+    assert answers == {f"{word} url digit really !" for word in "abcdefghijkl"}
+
+
+def test_whoever_is_left_out_neither_answers_nor_asks(path: str) -> None:
+    corpus = plain(files=[path], leave_out=["ann"])
+    everybody = {speaker.id for each in ("train", "dev", "valid") for d in corpus.split(each) for speaker in d.speakers}
+    assert "bob" in everybody
+    assert "ann" not in everybody
+
+
+def test_what_is_held_out_stands_in_no_other_chain_of_training(tmp_path: Path) -> None:
+    """The same message begins further chains, under other ids."""
+    turns = [{"speaker": number % 2, "text": f"{'ab'[number % 2]} says {number}"} for number in range(24)]
+    rows = [{"id": "whole", "speakers": ["ann", "bob"], "personas": [[], []], "turns": turns}]
+    for number in range(1, 23):
+        branch = [{"speaker": 0, "text": turns[number]["text"]}, {"speaker": 1, "text": f"then {number}"}]
+        names = [["ann", "bob"][number % 2], ["bob", "ann"][number % 2]]
+        rows.append({"id": f"chain-{number}", "speakers": names, "personas": [[], []], "turns": branch})
+    corpus = plain(files=[lines(tmp_path / "chains.jsonl", rows)])
+    held = {(d.speakers[1].id, d.turns[-1].text) for name in ("dev", "valid") for d in corpus.split(name)}
+    assert len(held) == 12
+    told = {(d.speakers[turn.speaker].id, turn.text) for d in corpus.split("train") for turn in d.turns}
+    assert told
+    assert not told & held
+
+
+def test_a_question_of_what_is_held_out_is_answered_by_another_in_training(tmp_path: Path) -> None:
+    rows = [asked(user, number, f"{user} tells {number}") for user in ("ann", "bob", "cid") for number in range(12)]
+    corpus = plain(files=[lines(tmp_path / "d.jsonl", rows)])
+    assert corpus.counts()["seen"] == {"dev": 1.0, "valid": 1.0}
+    answering = {(d.question, d.speakers[1].id) for d in corpus.split("train")}
+    for name in ("dev", "valid"):
+        for dialogue in corpus.split(name):
+            assert any(
+                question == dialogue.question and user != dialogue.speakers[1].id for question, user in answering
+            )
+
+
 def test_mistakes_of_cold_users(path: str) -> None:
     with pytest.raises(InputError, match=r"corpus\.cold: 2 users are wanted beside the 1 most active, and 1 have 10"):
-        Users(files=[path], most=1, cold=2).split("cold")
+        plain(files=[path], most=1, cold=2).split("cold")
     with pytest.raises(InputError, match=r"split 'cold': .* with corpus.cold for cold-train or cold"):
-        Users(files=[path]).split("cold")
+        plain(files=[path]).split("cold")
     with pytest.raises(InputError, match=r"corpus\.cold: -1 is less than 0"):
-        Users(files=[path], cold=-1)
+        plain(files=[path], cold=-1)
 
 
 def test_a_question_may_have_a_name(tmp_path: Path) -> None:
     each = [(user, number) for user in "ab" for number in range(12)]
     rows = [asked(user, number, f"{user} {number}", question=f"q{number // 2}") for user, number in each]
     path = lines(tmp_path / "named.jsonl", rows)
-    assert {dialogue.question for dialogue in Users(files=[path]).split("train")} <= {f"q{each}" for each in range(6)}
+    assert {dialogue.question for dialogue in plain(files=[path]).split("train")} <= {f"q{each}" for each in range(6)}
     assert next(iter(jsonl.read(Path(path)))).question == "q0"
     jsonl.write(jsonl.read(Path(path)), tmp_path / "again.jsonl")
     assert jsonl.read(tmp_path / "again.jsonl") == jsonl.read(Path(path))
@@ -129,7 +178,7 @@ def test_personas_are_users_and_all_their_replies_answers(tmp_path: Path) -> Non
     ]
     for row in rows:
         row["turns"] = [{**turn, "text": f"{turn['text']} of {row['id']}"} for turn in turns]
-    corpus = Users(files=[lines(tmp_path / "personas.jsonl", rows)], by="persona", fewest=7)
+    corpus = plain(files=[lines(tmp_path / "personas.jsonl", rows)], by="persona", fewest=7)
     parts = {name: list(corpus.split(name)) for name in ("train", "dev", "valid")}
     found = said([dialogue for part in parts.values() for dialogue in part])
     assert found.keys() == {"x/0", "x/1"}
@@ -160,8 +209,8 @@ def test_near_questions_are_one(tmp_path: Path) -> None:
     for row in rows:
         row["turns"][0]["text"] = asking[int(row["id"].split("-")[1])]
     path = lines(tmp_path / "near.jsonl", rows)
-    assert Users(files=[path]).counts()["questions"] == 3
-    assert Users(files=[path], near=0.6).counts()["questions"] == 2
+    assert plain(files=[path]).counts()["questions"] == 3
+    assert plain(files=[path], near=0.6).counts()["questions"] == 2
 
 
 @pytest.mark.parametrize(
@@ -176,9 +225,9 @@ def test_near_questions_are_one(tmp_path: Path) -> None:
 )
 def test_mistakes(path: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Users(files=[path], **arguments).counts()
+        plain(files=[path], **arguments).counts()
     with pytest.raises(InputError, match="split 'test': ask for train, dev or valid"):
-        Users(files=[path]).split("test")
+        plain(files=[path]).split("test")
 
 
 def test_the_real_corpora(corpora: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from personae.nn.name_table import NameTable
-from personae.nn.personalization import APART, COMMON, Factorization, Personalization
+from personae.nn.personalization import APART, COMMON, USERS, Factorization, Personalization
 from personae.types import Dialogue, InputError, Speaker, Turn
 
 SMALL = Factorization(ranks=(4, 5, 3))
@@ -77,7 +77,7 @@ def test_factors_begin_as_is_said() -> None:
     model.prepare(answered([(f"user-{place}", f"question-{place}") for place in range(200)]))
     assert isinstance(model.questions, NameTable)
     with torch.no_grad():
-        assert float(model.users.weight.std()) == pytest.approx(1, rel=0.03)
+        assert float(model.users.weight.std()) == pytest.approx(USERS, rel=0.03)
         assert float(model.questions.mean().std()) == pytest.approx(COMMON, rel=0.15)
         assert float((model.questions.weight - model.questions.mean()).std()) == pytest.approx(APART, rel=0.03)
     assert pytest.approx(1, abs=0.01) == COMMON**2 + APART**2

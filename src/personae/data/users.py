@@ -15,33 +15,42 @@ import numpy as np
 
 from personae.data.read import read
 from personae.data.splits import line_key, people
+from personae.text import standard
 from personae.types import Dialogue, InputError, Speaker, Turn, check
 
 By = Literal["speaker", "persona"]
 
+HELD = ("dev", "valid")
+"""The splits that are held out of "train"."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The turns up to an answer, whose speaker is `side`; the user, and the question by its text."""
+    """The turns up to an answer, whose speaker is `side`; the users who the two speakers are, and the question by its
+    text."""
 
     dialogue: Dialogue
     side: int
-    user: str
+    users: tuple[str, str]
     question: str
+
+    @property
+    def user(self) -> str:
+        return self.users[self.side]
 
     @property
     def key(self) -> str:
         return line_key(self.dialogue.turns[-1].text)
 
-    def before(self, turns: int) -> str:
-        """The id that the answer so many turns before has, if it is one."""
-        return f"{self.dialogue.id.rpartition('#')[0]}#{len(self.dialogue.turns) - 1 - turns}"
-
-    def after(self, held: Container[str]) -> "_Answer":
-        """The same, without the turns up to the last one before that is held out."""
+    def without(self, held: Container[tuple[str, str]]) -> "_Answer | None":
+        """The same, without the turns up to the last one before that is held out, of a user with these letters; None
+        where that is what is answered."""
         turns = self.dialogue.turns
-        last = next((place for place in range(2, len(turns)) if self.before(place) in held), len(turns))
-        return replace(self, dialogue=replace(self.dialogue, turns=turns[-last:]))
+        places = range(len(turns) - 2, -1, -1)
+        last = next((p for p in places if (self.users[turns[p].speaker], line_key(turns[p].text)) in held), -1)
+        if last == len(turns) - 2:
+            return None
+        return replace(self, dialogue=replace(self.dialogue, turns=turns[last + 1 :]))
 
 
 class Users:
@@ -54,10 +63,13 @@ class Users:
     the similarity of their MiniLM vectors to that of a more frequent one is at least so much. Only questions count that
     at least `answered_by` users answered, and only users who have `fewest` answers to them.
 
+    Turns are told in `standard` form (`personae.text.standard`), or as they are; what the users `leave_out` say and
+    answer is left out.
+
     Of each user, `held_out` answers are "dev" and as many "valid", drawn with `seed` from those whose question another
-    user answers in what is left, if there are enough; no answer of "train" has the same letters as one of them. A
-    dialogue of "train" begins after the last answer that is held out, and one that answers such an answer is left
-    out.
+    user answers in "train", if there are enough; no answer of "train" has the same letters as one of them. A dialogue
+    of "train" begins after the last turn of a user with the letters of what is held out of that user, and one that
+    answers such a turn is left out.
 
     Of `cold` users, the next most active ones, no answer is in these splits, which do not depend on them: what others
     have in "train" is in "cold-train", and what they have in "dev" and "valid" in "cold"."""
@@ -73,6 +85,8 @@ class Users:
         near: float | None = None,
         held_out: int = 3,
         cold: int = 0,
+        standard: bool = True,
+        leave_out: list[str] | None = None,
         seed: int = 0,
     ) -> None:
         check("corpus.by", by, By)
@@ -89,6 +103,7 @@ class Users:
             raise InputError(f"corpus.near: {near} is not above 0 and at most 1")
         self.files, self.by, self.most, self.answered_by, self.fewest = files, by, most, answered_by, fewest
         self.near, self.held_out, self.cold, self.seed = near, held_out, cold, seed
+        self.standard, self.leave_out = standard, frozenset(leave_out or ())
 
     def split(self, name: str) -> Iterator[Dialogue]:
         """The answers of "train", "dev" or "valid", and of cold users those of "cold-train" or "cold". InputError on
@@ -98,8 +113,8 @@ class Users:
         return iter(self._parts[name])
 
     def counts(self) -> dict[str, Any]:
-        """Users, questions, answers of each split, and of the cells of the table of questions and users how many are
-        filled, and which share that is."""
+        """Users, questions, answers of each split, of the cells of the table of questions and users how many are
+        filled, and which share that is, and of what is held out the share whose question others answer in training."""
         every = [dialogue for part in self._parts.values() for dialogue in part]
         users, questions = {_user(dialogue) for dialogue in every}, {dialogue.question for dialogue in every}
         filled = len({(_user(dialogue), dialogue.question) for dialogue in every})
@@ -110,6 +125,18 @@ class Users:
             "filled": filled,
             "density": filled / (len(users) * len(questions)),
             "near": self.near,
+            "seen": self._seen(),
+        }
+
+    def _seen(self) -> dict[str, float]:
+        """Of the answers that are held out, the share whose question another user answers in "train"."""
+        answering: dict[str | None, set[str]] = defaultdict(set)
+        for dialogue in self._parts["train"]:
+            answering[dialogue.question].add(_user(dialogue))
+        return {
+            name: sum(bool(answering[each.question] - {_user(each)}) for each in self._parts[name])
+            / len(self._parts[name])
+            for name in HELD
         }
 
     @cached_property
@@ -132,46 +159,70 @@ class Users:
                 f"{self.answered_by} users answered (corpus.answered_by): name speakers by the same id in all their "
                 "dialogues, or take users by persona (corpus.by)"
             )
-        answered = Counter(name for own in chosen.values() for name in {names[answer.question] for answer in own})
-        parts = self._told(chosen, names, answered)
+        parts = self._told(chosen, names)
         if len(cold) < self.cold:
             raise InputError(
                 f"corpus.cold: {self.cold} users are wanted beside the {len(chosen)} most active, and {len(cold)} have "
                 f"{self.fewest} different answers (corpus.fewest): take fewer, or leave more of them by corpus.most"
             )
         if cold:
-            new = Counter(name for own in cold.values() for name in {names[answer.question] for answer in own})
-            told = self._told(cold, names, answered + new)
+            told = self._told(cold, names)
             parts |= {"cold-train": told["train"], "cold": told["dev"] + told["valid"]}
         return parts
 
-    def _told(
-        self, chosen: Mapping[str, Sequence[_Answer]], names: Mapping[str, str], answered: Mapping[str, int]
-    ) -> dict[str, list[Dialogue]]:
+    def _told(self, chosen: Mapping[str, Sequence[_Answer]], names: Mapping[str, str]) -> dict[str, list[Dialogue]]:
         """The dialogues of some users in each split."""
-        divided = {user: self._divided(user, own, names, answered) for user, own in chosen.items()}
-        held = {answer.dialogue.id for each in divided.values() for name in ("dev", "valid") for answer in each[name]}
-        parts: dict[str, list[Dialogue]] = {"train": [], "dev": [], "valid": []}
+        divided = self._divided(chosen, names)
+        held = {(answer.user, answer.key) for each in divided.values() for name in HELD for answer in each[name]}
+        parts: dict[str, list[Dialogue]] = {"train": [], **{name: [] for name in HELD}}
         for each in divided.values():
-            left = [answer for answer in each["train"] if answer.before(1) not in held]
+            left = [answer for one in each["train"] if (answer := one.without(held)) is not None]
             history = tuple(answer.dialogue.turns[-1].text for answer in left)
-            for name, answers in {**each, "train": [answer.after(held) for answer in left]}.items():
+            for name, answers in {**each, "train": left}.items():
                 parts[name] += [_told(answer, names[answer.question], history) for answer in answers if history]
         return parts
 
     def _divided(
-        self, user: str, own: Sequence[_Answer], names: Mapping[str, str], answered: Mapping[str, int]
-    ) -> dict[str, list[_Answer]]:
-        """The answers of a user in each split."""
-        drawn = random.Random(f"{self.seed}/{user}")
-        alike: dict[str, list[_Answer]] = defaultdict(list)
-        for answer in own:
-            alike[answer.key].append(answer)
-        keys = drawn.sample(list(alike), len(alike))
-        keys.sort(key=lambda key: answered[names[alike[key][0].question]] < 2)  # those that others answer, too, first
-        held = {"dev": keys[: self.held_out], "valid": keys[self.held_out : 2 * self.held_out]}
-        left = [answer for key in alike if key not in {*held["dev"], *held["valid"]} for answer in alike[key]]
-        return {"train": left, **{name: [alike[key][0] for key in each] for name, each in held.items()}}
+        self, chosen: Mapping[str, Sequence[_Answer]], names: Mapping[str, str]
+    ) -> dict[str, dict[str, list[_Answer]]]:
+        """The answers of each user in each split. They are held out in turn, one of each user at a time."""
+        alike: dict[str, dict[str, list[_Answer]]] = {user: defaultdict(list) for user in chosen}
+        answering: dict[str, Counter[str]] = defaultdict(Counter)  # of each question, the users with answers in train
+        relying: dict[str, set[str]] = defaultdict(set)  # and those who have an answer held out
+        for user, own in chosen.items():
+            for answer in own:
+                alike[user][answer.key].append(answer)
+                answering[names[answer.question]][user] += 1
+        drawn = {user: random.Random(f"{self.seed}/{user}") for user in chosen}
+        orders = {user: drawn[user].sample(list(keys), len(keys)) for user, keys in alike.items()}
+        held: dict[str, list[str]] = {user: [] for user in chosen}
+
+        def spared(user: str, key: str, *more: str) -> bool:
+            """Whether others answer the question in train when this is held out, for each who relies on it."""
+            name = names[alike[user][key][0].question]
+            left = {other for other, count in answering[name].items() if count and other != user}
+            return all(left - {one} for one in (*more, *relying[name]))
+
+        for wanted in (lambda user, key: spared(user, key, user), spared, lambda *_: True):
+            for _ in range(2 * self.held_out):
+                for user, order in orders.items():
+                    if len(held[user]) == 2 * self.held_out:
+                        continue
+                    key = next((key for key in order if wanted(user, key)), None)
+                    if key is None:
+                        continue
+                    order.remove(key)
+                    held[user].append(key)
+                    for answer in alike[user][key]:
+                        answering[names[answer.question]][user] -= 1
+                    relying[names[alike[user][key][0].question]].add(user)
+        parts = {}
+        for user, keys in alike.items():
+            order = drawn[user].sample(held[user], len(held[user]))
+            left = [answer for key in keys if key not in order for answer in keys[key]]
+            each = {name: order[place * self.held_out :][: self.held_out] for place, name in enumerate(HELD)}
+            parts[user] = {"train": left, **{name: [keys[key][0] for key in each[name]] for name in HELD}}
+        return parts
 
     def _answers(self) -> list[_Answer]:
         """Every answer of the files."""
@@ -180,13 +231,19 @@ class Users:
             dialogues = read(file)
             owners = people(dialogues) if self.by == "persona" else [[s.id for s in d.speakers] for d in dialogues]
             for dialogue, users in zip(dialogues, owners, strict=True):
+                if self.leave_out.intersection(users):
+                    continue
+                if self.standard:
+                    turns = tuple(replace(turn, text=standard(turn.text) or turn.text) for turn in dialogue.turns)
+                    dialogue = replace(dialogue, turns=turns)
                 for place in range(1, len(dialogue.turns)):
                     asked, said = dialogue.turns[place - 1 : place + 1]
                     last = place == len(dialogue.turns) - 1
                     if asked.speaker == said.speaker or (dialogue.question is not None and not last):
                         continue
                     before = replace(dialogue, id=f"{dialogue.id}#{place}", turns=dialogue.turns[: place + 1])
-                    found.append(_Answer(before, said.speaker, users[said.speaker], dialogue.question or asked.text))
+                    both = users[0], users[1]
+                    found.append(_Answer(before, said.speaker, both, dialogue.question or asked.text))
         return found
 
     def _questions(self, answers: Sequence[_Answer]) -> dict[str, str]:

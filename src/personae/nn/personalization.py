@@ -3,7 +3,7 @@
 Wu, Ma and Yang, Personalized Response Generation via Tensor Factorization, GEM 2021, sections 4.1 and 4.2
 (https://aclanthology.org/2021.gem-1.5). Differs from the paper: a question may also be what an encoder makes of it,
 mapped to R1 features, so that one that was never seen has a vector. A user or, in a table, a question that is not known
-has the mean factor. Not stated in the paper: users' factors are drawn from the standard normal distribution; those of
+has the mean factor. Not stated in the paper: users' factors are drawn from a normal distribution around 0; those of
 questions from one around a vector in common, which is drawn once, so that what is learnt of a user at one question
 tells something of all from the first step on.
 
@@ -24,6 +24,10 @@ from personae.types import Dialogue, InputError, check
 
 Question = Literal["table", "encoder"]
 """What stands for a question: a row of a table, as in the paper, or what the model's own encoder makes of its words."""
+
+USERS = 0.1
+"""The standard deviation of users' factors: by the step of an optimizer like Adam they move the faster, compared with
+what they are, the smaller it is."""
 
 COMMON, APART = 0.95, 0.3
 """The standard deviations of what questions' factors have in common and of their own, together 1."""
@@ -59,11 +63,12 @@ class Personalization(nn.Module):
         super().__init__()
         of_questions, of_users, _ = factorization.ranks
         with _apart(1):
-            self.users = NameTable(width=of_users)
+            self.users = NameTable(width=of_users, spread=USERS)
             self.questions: nn.Module = NameTable(width=of_questions, spread=APART, common=COMMON)
             if factorization.question == "encoder":
                 self.questions = nn.Linear(encoded, of_questions)
-            self.tensor = TensorFactorization(size=size, ranks=factorization.ranks, spread=factorization.spread)
+            ranks, spread = factorization.ranks, factorization.spread
+            self.tensor = TensorFactorization(size=size, ranks=ranks, spread=spread, of_users=USERS)
 
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
         """Learns who answers (speaker 1), and what."""

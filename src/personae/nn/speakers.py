@@ -12,7 +12,7 @@ Letters: J users, W features, D features of a sentence.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -46,10 +46,6 @@ class Speakers(nn.Module):
         self.own = 0 if start == "tf-u" else width
         self.table = NameTable(width=self.own + (factor_width if factors else 0), spread=SCALE)
         self.width = self.table.width
-        self.register_buffer("mean", torch.zeros(0))
-        self.register_buffer("components", torch.zeros(0, self.own))
-        self.mean: Tensor
-        self.components: Tensor
 
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
         """Learns who answers (speaker 1), and what their vectors begin as. InputError where a user has no history or
@@ -73,14 +69,6 @@ class Speakers(nn.Module):
             parts.append(taken * (SCALE / taken.square().mean().sqrt()))
         self.table.prepare(list(users), torch.cat(parts, 1) if parts else None)
 
-    def begun(self, history: Sequence[str]) -> Tensor:
-        """What the vector (W,) of a new user begins as: made of the history, or the mean of all."""
-        vector = self.table.mean().detach().clone()
-        if history and self.start.startswith("history"):
-            (told,) = _told([history])
-            vector[: self.own] = (told.to(vector) - self.mean) @ self.components
-        return vector
-
     def _reduced(self, users: Mapping[str, Sequence[str]]) -> Tensor:
         """The users' mean sentence vectors on their principal components: (J, width)."""
         if silent := next((user for user, history in users.items() if not history), None):
@@ -93,17 +81,10 @@ class Speakers(nn.Module):
             raise InputError(
                 f"task.model.speakers.width: {self.own} is more than the {len(users)} users can tell apart"
             )
-        self.mean = means.mean(0)
-        _, sizes, rows = torch.linalg.svd(means - self.mean, full_matrices=False)
+        centred = means - means.mean(0)
+        _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
         size = (sizes[: self.own].square().sum() / (len(users) * self.own)).sqrt()
-        self.components = rows[: self.own].t() * (SCALE / size.clamp(min=LEAST))
-        return (means - self.mean) @ self.components
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("mean", "components"):  # whose sizes are the sentence encoder's
-            if prefix + name in state_dict:
-                setattr(self, name, torch.zeros_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        return centred @ rows[: self.own].t() * (SCALE / size.clamp(min=LEAST))
 
 
 def factors_of(run: Path) -> dict[str, Tensor]:

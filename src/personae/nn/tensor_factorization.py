@@ -6,7 +6,7 @@ few fibres are ever seen; it is a core G (R1, R2, R3) times a matrix for each mo
 (K, R3) of the vectors' features: p_ij = R G_(3) (u_j kron q_i).
 
 U is (J, R2), where the paper's (K, R2) is a slip. Not stated in the paper: core and R are drawn from normal
-distributions such that the features of p_ij have a standard deviation of `spread` where those of the factors have 1.
+distributions such that the features of p_ij have a standard deviation of `spread`.
 
 Letters: B pairs, I questions, J users, K features of a vector.
 """
@@ -20,16 +20,15 @@ Ranks = tuple[int, int, int]
 
 
 class TensorFactorization(nn.Module):
-    """The vectors (B, `size`) of pairs, from the factors of their users and questions. InputError where a size is not
-    at least 1."""
+    """The vectors (B, `size`) of pairs, from the factors of their users and questions, whose features' standard
+    deviations are `of_users` and 1. InputError where a size is not at least 1."""
 
-    def __init__(self, *, size: int, ranks: Ranks = (50, 50, 50), spread: float = 0.1) -> None:
+    def __init__(self, *, size: int, ranks: Ranks = (50, 50, 50), spread: float = 0.1, of_users: float = 1.0) -> None:
         super().__init__()
         if size < 1 or min(ranks) < 1:
             raise InputError(f"size, ranks: {size} and {list(ranks)} are not all at least 1")
-        of_questions, of_users, of_features = ranks
-        self.core = nn.Parameter(torch.randn(ranks) * (of_questions * of_users) ** -0.5)
-        self.features = nn.Parameter(torch.randn(size, of_features) * spread * of_features**-0.5)
+        self.core = nn.Parameter(torch.randn(ranks) * (ranks[0] * ranks[1]) ** -0.5 / of_users)
+        self.features = nn.Parameter(torch.randn(size, ranks[2]) * spread * ranks[2] ** -0.5)
 
     def forward(self, of_users: Tensor, of_questions: Tensor) -> Tensor:
         """The vectors (B, K) of factors of users (B, R2) and of questions (B, R1)."""

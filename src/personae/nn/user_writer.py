@@ -122,7 +122,8 @@ class UserWriter(nn.Module):
         for example in examples:
             history = example.user.history or self.histories.get(example.user.id, ())
             question = example.context.turns[-1].text if example.context.turns else ""
-            found = self.recall.like(question, history, most=self.memories, leave_out=example.target.text)
+            told = example.target.text if self.training else ""
+            found = self.recall.like(question, history, most=self.memories, leave_out=told)
             for text in [*found, *[""] * (self.memories - len(found))]:
                 starts.append(len(numbers))
                 for word, weight in self.recall.weights(text).items():

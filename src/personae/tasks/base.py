@@ -2,6 +2,7 @@
 
 import random
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
@@ -265,5 +266,8 @@ class Task(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics."""
-        for name, value in self.values(self.rows).items():
-            self.log(name.partition("/")[0], value, prog_bar=True)
+        values = self.values(self.rows)
+        short = Counter(name.partition("/")[0] for name in values)
+        for name, value in values.items():
+            shorter = name.partition("/")[0]
+            self.log(shorter if short[shorter] == 1 else name, value, prog_bar=True)
