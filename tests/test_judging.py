@@ -48,7 +48,7 @@ def test_own_words_hit_and_those_of_others_do_not(
     assert {name: row["value"] for name, row in found["real"].items()} == {"per-hits@1/3": 1, "per-hits-avg/3": 1}
     assert found["metrics"]["per-hits@1/3"]["value"] == 0
     assert found["chance"] == {"per-hits@1/3": pytest.approx(1 / 3), "per-hits-avg/3": pytest.approx(1 / 3)}
-    assert (found["n"], found["users"], found["scorer"], found["left_out"]) == (3, 3, "ngram-3", {})
+    assert (found["n"], found["users"], found["scorer"], found["remarks"]) == (3, 3, "ngram-3", {})
 
 
 def test_a_table_says_what_was_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str) -> None:
@@ -143,9 +143,13 @@ def test_a_response_of_no_known_word_is_ranked(
         (
             [{"user": "ann", "text": "hi"}],
             ["-k", "1", "--users", "0"],
-            "-k: 1 is not between 1 and 0, the number of us",
+            "--users: 0 is not at least 1",
         ),
-        ([{"user": "ann", "text": "hi"}], ["-k", "4"], "-k: 4 is not between 1 and 3, the number of users"),
+        (
+            [{"user": "ann", "text": "hi"}],
+            ["-k", "4"],
+            "-k: 4 is not between 1 and 3, the number of users; give another -k",
+        ),
         ([{"user": "ann"}], ["-k", "1"], "r.jsonl:1: field text: one message is wanted there"),
         ([{"user": "ann", "text": 3}], ["-k", "1"], "r.jsonl:1: field text: is a number: a text is wanted"),
         ([{"text": "hi"}], ["-k", "1"], "r.jsonl:1: field user: is missing: a text is wanted"),

@@ -134,7 +134,7 @@ def per_hits(result: dict[str, Any]) -> None:
     columns = ("metric", "responses [95 %]", "chance", *(["real responses [95 %]"] if real else []))
     counts = f"{result['n']:,} responses, {result['users']:,} users, scorer {result['scorer']}"
     table(columns, rows, title=f"{result['responses']}: {counts}", right=columns[1:])
-    for what, count in result["left_out"].items():
+    for what, count in result["remarks"].items():
         print(f"{count} {what}")
 
 

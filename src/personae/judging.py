@@ -78,13 +78,17 @@ def judged(
     from personae.text import standard, words
     from personae.types import InputError
 
+    if users < 1:
+        raise InputError(f"--users: {users} is not at least 1")
     said: dict[str, list[list[str]]] = {}
     for user, text in jsonl.messages(find(histories)):
         said.setdefault(user, []).append(words(standard(text)))
     spoke = Counter({user: len(each) for user, each in said.items() if any(each)})
     chosen = [user for user, _ in spoke.most_common(users)]
+    if not chosen:
+        raise InputError(f"{histories}: no user has a message there; give some")
     if not 1 <= k <= len(chosen):
-        raise InputError(f"-k: {k} is not between 1 and {len(chosen)}, the number of users with a history")
+        raise InputError(f"-k: {k} is not between 1 and {len(chosen)}, the number of users; give another -k")
     models, name = _models(scorer, backbone, [said[user] for user in chosen])
     known = {user: set(map(tuple, said[user])) for user in chosen}
     left: Counter[str] = Counter()
@@ -98,6 +102,8 @@ def judged(
                 left[f"of {path} left out: their users are none of the {len(chosen)} with the most messages"] += 1
                 continue
             spoken = words(standard(text))
+            if not spoken:
+                left[f"of {path} are empty: they are ranked by how likely each user says nothing"] += 1
             if spoken and tuple(spoken) in known[user]:
                 left[f"of {path} stand in their users' histories, word for word, which makes them easy"] += 1
             kept.append((user, spoken))
@@ -117,7 +123,7 @@ def judged(
         "scorer": name,
         "chance": per_hits.chance(len(chosen), most=k),
         **found,
-        "left_out": dict(left),
+        "remarks": dict(left),
     }
 
 
