@@ -1,5 +1,6 @@
 """The commands of `personae data`: look at corpora."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -43,7 +44,10 @@ def users(
     by: Literal["speaker", "persona"] = "speaker",
     most: int = 500,
     answered_by: int = 1,
+    fewest: int = 10,
+    held_out: int = 3,
     near: float | None = None,
+    leave_out: Sequence[str] = (),
     json: bool = False,
 ) -> None:
     """Count users, the questions that they answered, and how much of the table of both is filled.
@@ -53,15 +57,27 @@ def users(
         by: what makes a user: a speaker's id, or a persona that has two lines in common with another's.
         most: so many users, the most active ones.
         answered_by: only questions that so many users answered.
+        fewest: only users who gave so many answers to them.
+        held_out: so many answers of each user are for development, and as many for validation.
         near: questions are the same from this similarity on, between 0 and 1, of their MiniLM vectors; otherwise where
             their letters are.
+        leave_out: a user who is not counted, by id; may be given several times.
         json: print one JSON object.
     """
     from personae import console
     from personae.data.users import Users
 
-    found = Users(files=[path], by=by, most=most, answered_by=answered_by, near=near).counts()
-    (console.as_json if json else console.facts)(found)
+    corpus = Users(
+        files=[path],
+        by=by,
+        most=most,
+        answered_by=answered_by,
+        fewest=fewest,
+        held_out=held_out,
+        near=near,
+        leave_out=list(leave_out),
+    )
+    (console.as_json if json else console.facts)(corpus.counts())
 
 
 def show(path: str, *, n: int = 3, json: bool = False) -> None:

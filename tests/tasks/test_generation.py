@@ -280,6 +280,21 @@ def test_where_per_hits_cannot_be_measured_it_selects_nothing(users: int, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_users_whom_the_model_does_not_know_are_told_of(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = list(Planted(**PLANTED).split("valid"))
+    stranger = replace(told[0], id="other", speakers=(told[0].speakers[0], Speaker("nobody")))
+    jsonl.write([*told, stranger], tmp_path / "told.jsonl")
+    run.evaluate(str(finished), str(tmp_path / "told.jsonl"))
+    assert "told.jsonl: 1 of " in caplog.text
+    assert "users, such as nobody, are not known" in caplog.text
+    caplog.clear()
+    jsonl.write(told, tmp_path / "known.jsonl")
+    run.evaluate(str(finished), str(tmp_path / "known.jsonl"))
+    assert "not known" not in caplog.text
+
+
 def test_a_file_of_dialogues_with_questions_is_evaluated(finished: Path, tmp_path: Path) -> None:
     told = [
         replace(dialogue, turns=(Turn(1, "hello"), *dialogue.turns)) for dialogue in Planted(**PLANTED).split("valid")

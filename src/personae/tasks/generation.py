@@ -1,5 +1,6 @@
 """Response generation: write the reply that a user would give."""
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,11 +17,14 @@ from personae.metrics.per_hits import rows as ranked
 from personae.metrics.ranking import ranks
 from personae.metrics.text import ceiling, corpus, measure, per_reply
 from personae.nn.decoding import Decoding
+from personae.nn.newcomers import tables
 from personae.tasks.base import Batch, Batches, Lazily, Model, Task, bucketed
 from personae.tasks.negatives import Negatives
 from personae.tasks.optimization import Optimization
 from personae.text import standard, words
 from personae.types import Dialogue, Example, InputError, Spoken, check
+
+log = logging.getLogger(__name__)
 
 Select = Literal["per-hits-avg", "log-likelihood", "f1"]
 """What the best weights are best in, on "dev": Per-Hits@k averaged over k up to 5, the mean log-likelihood of a token
@@ -102,10 +106,21 @@ class Generation(Task):
     def cases(
         self, dialogues: Sequence[Dialogue], where: str, *, n: int = 20, seed: int = 0, sides: Sides = "second"
     ) -> tuple[list[Example], Draw | None]:
-        """The replies. InputError where there are none."""
+        """The replies; whose users the model does not know is said. InputError where there are none."""
         cases = examples(dialogues, sides=sides)
         if not cases:
             raise InputError(f"{where}: holds no reply to a turn before it; let speaker 1 be the one who replies")
+        known = {name for table in tables(self.model).values() for name in table.names}
+        users = {case.user.id for case in cases}
+        if known and (strangers := users - known):
+            log.warning(
+                "%s: %d of %d users, such as %s, are not known to the model, which answers as the average one for "
+                "them; personae adapt makes them known",
+                where,
+                len(strangers),
+                len(users),
+                min(strangers),
+            )
         return cases, None
 
     def prepare(self, dialogues: Sequence[Dialogue]) -> None:
