@@ -118,3 +118,10 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "ranks.parquet").write_bytes(b"PAR1 no table")
     with pytest.raises(InputError, match=r"ranks\.parquet: is damaged \(.*\); copy it again"):
         answers.ranked(tmp_path / "ranks.parquet")
+
+
+def test_recorded_runs_that_write_are_compared_by_their_names() -> None:
+    found = results.compare(Path("seq2seq-ubuntu-tf"), Path("seq2seq-ubuntu"))["metrics"]["per-hits-avg/150"]
+    assert found["difference"]["value"] == pytest.approx(found["a"]["value"] - found["b"]["value"])
+    assert found["difference"]["low"] > 0
+    assert found["wilcoxon"]["p"] < 0.001

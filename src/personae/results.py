@@ -126,7 +126,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Any] | Measures]:
     """What `report` or `record` wrote to a folder, its answers as `Row`s or what was `Spoken`, of which a record has
     `Measures`; or what is recorded of the run of that name in this version. InputError where there is nothing or it is
     damaged."""
-    folder = folder if folder.exists() else _recorded(folder)
+    folder = _place(folder)
     metrics, predictions = folder / "metrics.json", folder / "predictions.jsonl"
     records = [folder / name for name in RECORDED if (folder / name).exists()]
     if not predictions.exists() and records:
@@ -156,9 +156,10 @@ def measured(folder: Path, *, most: int | None = None, real: bool = False) -> Me
     """What is measured of the replies that a folder or a record holds: of all, or of the `focused` set of those whose
     users are among the first `most` by what they really said; of what was really said in their place, if `real`.
     InputError where there is none, or the folder is damaged."""
+    folder = _place(folder)
     told, rows = read(folder)
     if isinstance(rows, Measures):
-        return answers.kept(folder, tokens=_tokens(told), most=most, real=real)
+        return answers.kept(folder, tokens=_tokens(told), most=most, real=real) if most is not None or real else rows
     some = rows if most is None else focused(rows, most)
     return measures(ceiling(some) if real else some, tokens=_tokens(told))
 
@@ -172,6 +173,11 @@ def about(metrics: Path) -> dict[str, Any]:
     """What a metrics.json says. InputError where it is damaged."""
     data = ("path", "sha256", "candidates")
     return read_json(metrics, "model", "persona", "n", "metrics", *(f"data.{name}" for name in data))
+
+
+def _place(folder: Path) -> Path:
+    """A folder, or where there is none, the record of that name."""
+    return folder if folder.exists() else _recorded(folder)
 
 
 def _recorded(name: Path) -> Path:
