@@ -30,7 +30,6 @@ from personae.metrics import per_hits
 from personae.metrics.kenlm import KenlmModels
 from personae.metrics.ngram import Floats, NgramModels
 from personae.results import environment
-from personae.text import standard, words
 from personae.types import InputError
 
 CORPUS = "personachat/train_partial.jsonl"
@@ -48,8 +47,8 @@ def corpus(file: str | None, users: int, seed: int) -> tuple[Said, Responses]:
     if file is None:
         return generated(users, seed)
     answers = list(Users(files=[file], by="persona", most=users, seed=seed).split("valid"))
-    said = {answer.speakers[1].id: [words(standard(text)) for text in answer.speakers[1].history] for answer in answers}
-    return said, [(answer.speakers[1].id, words(standard(answer.turns[-1].text))) for answer in answers]
+    said = {answer.speakers[1].id: list(map(per_hits.spoken, answer.speakers[1].history)) for answer in answers}
+    return said, [(answer.speakers[1].id, per_hits.spoken(answer.turns[-1].text)) for answer in answers]
 
 
 def generated(users: int, seed: int) -> tuple[Said, Responses]:

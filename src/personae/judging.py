@@ -75,14 +75,13 @@ def judged(
     from personae.data.read import find
     from personae.metrics import per_hits
     from personae.metrics.compare import interval
-    from personae.text import standard, words
     from personae.types import InputError
 
     if users < 1:
         raise InputError(f"--users: {users} is not at least 1")
     said: dict[str, list[list[str]]] = {}
     for user, text in jsonl.messages(find(histories)):
-        said.setdefault(user, []).append(words(standard(text)))
+        said.setdefault(user, []).append(per_hits.spoken(text))
     spoke = Counter({user: len(each) for user, each in said.items() if any(each)})
     chosen = [user for user, _ in spoke.most_common(users)]
     if not chosen:
@@ -101,7 +100,7 @@ def judged(
             if user not in known:
                 left[f"of {path} left out: their users are none of the {len(chosen)} with the most messages"] += 1
                 continue
-            spoken = words(standard(text))
+            spoken = per_hits.spoken(text)
             if not spoken:
                 left[f"of {path} are empty: they are ranked by how likely each user says nothing"] += 1
             if spoken and tuple(spoken) in known[user]:

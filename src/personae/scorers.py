@@ -14,7 +14,6 @@ from personae.metrics import per_hits
 from personae.metrics.compare_spoken import Measures
 from personae.metrics.ngram import NgramModels
 from personae.nn.user_lm import UserModels
-from personae.text import standard, words
 from personae.types import Corpus, InputError, Spoken
 
 FILE = "scorers.json"
@@ -32,7 +31,7 @@ class Scorers:
         """What the users said elsewhere. InputError where these are fewer than the greatest k."""
         corpus: Corpus = run.part(self.recipe, "corpus", Corpus)
         histories = {one.speakers[1].id: one.speakers[1].history for one in corpus.split("valid")}
-        told = {user: [words(standard(text)) for text in history] for user, history in histories.items()}
+        told = {user: list(map(per_hits.spoken, history)) for user, history in histories.items()}
         ordered = sorted((user for user in told if any(told[user])), key=lambda user: -len(told[user]))
         if len(ordered) < per_hits.MOST:
             raise InputError(
@@ -80,6 +79,6 @@ class Scorers:
 
 def _hits(models: Any, users: Sequence[str], replies: Sequence[Spoken]) -> list[float]:
     """Per-Hits@k for k from 1 to 5, between 0 and 1."""
-    perplexities = models.perplexities([words(standard(reply.text)) for reply in replies])
+    perplexities = models.perplexities([per_hits.spoken(reply.text) for reply in replies])
     measured = per_hits.metrics(per_hits.rows(perplexities, users, [reply.user for reply in replies]))
     return [sum(values) / len(values) for name, values in measured.items() if "@" in name]

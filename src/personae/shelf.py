@@ -5,7 +5,6 @@ besides its own validation file is kept below it.
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ import torch
 
 from personae import published, recipes, results, run
 from personae.data.read import locate
+from personae.home import below
 from personae.published.plans import SPEED, Cell
 from personae.results import Precision
 from personae.types import InputError, Paper, Whose
@@ -290,8 +290,7 @@ def folders(
     out = out or Path("reproduced", table.replace("/", "-"))
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
-    home = Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae")
-    return published.records() if shipped else (runs or home / "runs").resolve(), out
+    return published.records() if shipped else (runs or below("runs")).resolve(), out
 
 
 def refuse(job: Job, unlike: Sequence[str], table: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personae.metrics.ranking import ranks
+from personae.text import standard, words
 from personae.types import InputError, Row
 
 Floats = NDArray[np.float64]
@@ -22,6 +23,11 @@ MOST = 5
 
 DIGITS = 4
 """Digits after the point of a perplexity's logarithm, beyond which two are equal; KenLM's have not many more."""
+
+
+def spoken(text: str) -> list[str]:
+    """The words of a text by which users are told apart: of its standard form, lower-cased."""
+    return words(standard(text))
 
 
 def rows(perplexities: Floats, users: Sequence[str], owners: Sequence[str]) -> list[Row]:
@@ -45,10 +51,14 @@ def metrics(measured: Sequence[Row], *, most: int = MOST) -> dict[str, list[floa
     among = len(measured[0].scores) if measured else 0
     if not 1 <= most <= among:
         raise InputError(f"k: {most} is not between 1 and the number of users, {among}")
-    found = ranks(measured)
-    hits = {f"per-hits@{k}/{among}": (found <= k).astype(float) for k in range(1, most + 1)}
-    hits[f"per-hits-avg/{among}"] = np.mean(list(hits.values()), axis=0)
-    return {name: values.tolist() for name, values in hits.items()}
+    return hits(ranks(measured), among, most=most)
+
+
+def hits(ranks: Floats, among: int, *, most: int) -> dict[str, list[float]]:
+    """The same of the ranks of the owners `among` so many users."""
+    found = {f"per-hits@{k}/{among}": (ranks <= k).astype(float) for k in range(1, most + 1)}
+    found[f"per-hits-avg/{among}"] = np.mean(list(found.values()), axis=0)
+    return {name: values.tolist() for name, values in found.items()}
 
 
 def chance(users: int, *, most: int = MOST) -> dict[str, float]:

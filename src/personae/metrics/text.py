@@ -21,7 +21,7 @@ from sacrebleu.metrics.bleu import BLEU
 from scipy import special
 
 from personae.metrics.compare import Interval, interval
-from personae.metrics.per_hits import MOST
+from personae.metrics.per_hits import MOST, hits
 from personae.text import words
 from personae.types import InputError, Spoken
 
@@ -176,9 +176,7 @@ def _hits(replies: Sequence[Spoken]) -> dict[str, list[float]]:
                 f"{reply.id}: rank {rank:g} among {reply.users} users, where {replies[0].id} is ranked among {among}; "
                 "rank all replies among the same users, from 1"
             )
-    hits = {f"per-hits@{k}/{among}": (np.array(ranks) <= k).astype(float) for k in range(1, min(MOST, among) + 1)}
-    hits[f"per-hits-avg/{among}"] = np.mean(list(hits.values()), axis=0)
-    return {name: values.tolist() for name, values in hits.items()}
+    return hits(np.array(ranks), among, most=min(MOST, among))
 
 
 def _by_user(replies: Sequence[Spoken], of: Callable[[Spoken], Sequence[float]]) -> dict[str, Floats]:

@@ -7,16 +7,14 @@ where a Llama decodes (`nn/llama.py`).
 Letters: N rows, L tokens of the longest, S tokens so far, H hidden units, V tokens of the vocabulary.
 """
 
-import copy
 import importlib.util
 import inspect
 import io
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,10 +24,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.utils import logging as transformers_logging
 
+from personae.home import below
 from personae.nn.llama import Llama, fits
-from personae.nn.pretrained import ELSEWHERE, PADDING, readable, require_weights
+from personae.nn.pretrained import ELSEWHERE, PADDING, keep, quiet, readable, require_weights, without_numbers
 from personae.text import Kept
 from personae.types import InputError
 
@@ -45,8 +43,7 @@ log = logging.getLogger(__name__)
 def packaged() -> str:
     """The folder of SmolLM2's weights and tokenizer, below PERSONAE_HOME, made of the package's file when it is first
     asked for. InputError where a package is not installed."""
-    home = Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae")
-    folder = home / "backbones" / "smollm2-135m-instruct"
+    folder = below("backbones") / "smollm2-135m-instruct"
     if folder.is_dir():
         return str(folder)
     found = [importlib.util.find_spec(name) for name in (PACKAGE, "gguf", "accelerate")]
@@ -59,7 +56,7 @@ def packaged() -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
-        with _quiet(), redirect_stderr(io.StringIO()):  # of a progress bar
+        with quiet(), redirect_stderr(io.StringIO()):  # of a progress bar
             model: Any = AutoModelForCausalLM.from_pretrained(where[0], gguf_file=FILE, dtype=torch.float32)
             model.hf_quantizer, model.is_quantized = None, False
             del model.config.quantization_config
@@ -72,22 +69,7 @@ def packaged() -> str:
     return str(folder)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What transformers and the hub tell of loading is left out."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        hub.setLevel(level)
-
-
+@quiet()
 def load(source: str, field: str) -> tuple[Any, Any]:
     """The tokenizer and the causal language model of a `source`, whose weights are not numbers where they are
     `ELSEWHERE`. InputError, which names the `field` of the recipe, where it is none, or its parts do not belong
@@ -98,24 +80,21 @@ def load(source: str, field: str) -> tuple[Any, Any]:
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):  # no hub has it
         raise InputError(f"{where}: there is no such folder")
     try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(source)
-            tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            if tokenizer.eos_token_id is None or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
-                raise InputError(
-                    f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for "
-                    f"{config.vocab_size} embeddings, or one without an end of text; put the two that belong together "
-                    "into one folder"
-                )
-            if getattr(config, "weights", None) == ELSEWHERE:
-                bare = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-                for weight in bare.parameters():
-                    nn.init.constant_(weight, torch.nan)
-                return tokenizer, bare
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        config = AutoConfig.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        if tokenizer.eos_token_id is None or not 0 <= config.vocab_size - len(tokenizer) < PADDING:
+            raise InputError(
+                f"{where} holds a tokenizer that is not its own, of {len(tokenizer)} tokens for "
+                f"{config.vocab_size} embeddings, or one without an end of text; put the two that belong together "
+                "into one folder"
             )
-            model, found = loaded
+        if getattr(config, "weights", None) == ELSEWHERE:
+            bare = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+            return tokenizer, without_numbers(bare)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model, found = loaded
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
@@ -185,10 +164,7 @@ class Causal(nn.Module):
 
     def keep(self, folder: Path) -> None:
         """Writes to a folder what it is besides weights, so that it can be made again without its source."""
-        config = copy.deepcopy(self.backbone.config)
-        config.weights, config.tokens = ELSEWHERE, self.name
-        config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        keep(self.backbone, self.tokenizer, folder, tokens=self.name)
 
     def require_weights(self) -> None:
         """InputError where its source is what `keep` wrote, and no weights were loaded since."""

@@ -16,7 +16,6 @@ Letters: B cases, N candidates, F passes over a candidate, S distinct sequences 
 distinct tokens, H hidden units.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertPooler
 
 from personae.nn.dialogue_batch import targets
-from personae.nn.pretrained import ELSEWHERE, FAMILY, load, packaged, readable, require_weights, room, skipped
+from personae.nn.pretrained import FAMILY, keep, load, packaged, readable, require_weights, room, skipped
 from personae.text import Kept
 from personae.types import Example, InputError
 
@@ -116,10 +115,7 @@ class CrossEncoder(nn.Module):
 
     def keep(self, folder: Path) -> None:
         """Writes to a folder what it is besides weights, so that it can be made again without its source."""
-        config = copy.deepcopy(self.backbone.config)
-        config.weights = ELSEWHERE
-        config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        keep(self.backbone, self.tokenizer, folder)
 
     def require_weights(self) -> None:
         """InputError where its source is what `keep` wrote, and no weights were loaded since."""

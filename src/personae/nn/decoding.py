@@ -16,6 +16,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import accumulate
+from operator import add
 from typing import Literal, Protocol, Self, TypeVar
 
 import numpy as np
@@ -135,6 +137,11 @@ def stream(
     for _, (token,), _ in _chosen(logits, state, step, numbers, end, forbidden, decoding):
         if token != end:
             yield token
+
+
+def spelled(tokens: Iterable[int], text: Callable[[list[int]], str]) -> Iterator[str]:
+    """The pieces of what tokens say, as they come; `text` is what all of them so far say."""
+    return pieces(map(text, accumulate(([token] for token in tokens), add)))
 
 
 def pieces(texts: Iterable[str]) -> Iterator[str]:

@@ -14,8 +14,7 @@ of a case, H hidden units, V tokens of the vocabulary.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain
-from operator import add
+from itertools import chain
 from typing import Any, Literal, Self
 
 import torch
@@ -25,7 +24,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from personae.nn.causal import Causal, Place
-from personae.nn.decoding import Decoding, decode, pieces, stream
+from personae.nn.decoding import Decoding, decode, spelled, stream
 from personae.nn.dialogue_batch import personas_read, rows, targets
 from personae.nn.lora import adapt
 from personae.nn.objective import Objective
@@ -296,7 +295,7 @@ class DoubleHeads(nn.Module):
         """The reply to one case, piece by piece. InputError where there is no room for it."""
         logits, place = self._begin(batch, decoding)
         tokens = stream(logits, place, self.words.step, name=batch.names[0], decoding=decoding, **self._closed())
-        return pieces(map(self.words.text, accumulate(([token] for token in tokens), add)))
+        return spelled(tokens, self.words.text)
 
     @torch.no_grad()
     def _begin(self, batch: Asked, decoding: Decoding) -> tuple[Tensor, Place]:

@@ -11,9 +11,7 @@ V words of the vocabulary.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate
-from operator import add
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.attention import weighted
-from personae.nn.decoding import Decoding, decode, pieces, stream
+from personae.nn.decoding import Decoding, decode, spelled, stream
 from personae.nn.lstm import LSTM, States
 from personae.text import Kept, Vocabulary, joined, words
 from personae.types import Example, InputError
@@ -187,7 +185,7 @@ class EncoderDecoder(nn.Module):
             likeness = self.remember(hidden) @ place.memories.transpose(1, 2)  # (B, T, M)
             seen.append(weighted(likeness, place.memories, place.memories.any(2)))
         features = self.dropout(torch.tanh(self.output(torch.cat(seen, 2))))
-        return features, Place(states, place.keys, place.seen, place.there, place.beside, place.memories)
+        return features, replace(place, states=states)
 
     def log_probabilities(self, texts: Texts, place: Place) -> tuple[Tensor, Tensor]:
         """The log-probability (N,) of each of the N words of all replies, their ends among them, and whose it is."""
@@ -201,14 +199,16 @@ class EncoderDecoder(nn.Module):
         """Of each case so many texts as `decoding` says, the best first."""
         logits, first = self._step(texts.context.new_full((len(texts.names),), self.vocabulary[START]), place)
         found = decode(logits, first, self._step, names=texts.names, decoding=decoding, **self._closed())
-        return [[joined([self.vocabulary.words[word] for word in one.tokens]) for one in each] for each in found]
+        return [[self._text(one.tokens) for one in each] for each in found]
 
     def stream(self, texts: Texts, place: Place, decoding: Decoding) -> Iterator[str]:
         """The same of one case, piece by piece."""
         logits, first = self._step(texts.context.new_full((1,), self.vocabulary[START]), place)
         tokens = stream(logits, first, self._step, name=texts.names[0], decoding=decoding, **self._closed())
-        said = accumulate(([self.vocabulary.words[token]] for token in tokens), add)
-        return pieces(map(joined, said))
+        return spelled(tokens, self._text)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return joined([self.vocabulary.words[token] for token in tokens])
 
     def _step(self, tokens: Tensor, place: Place) -> tuple[Tensor, Place]:
         """What follows tokens (N,), as logits (N, V), and where the decoder is then."""

@@ -1,8 +1,10 @@
 """A pretrained transformer and its tokenizer, of a folder or a hub id: read only where the two belong together."""
 
+import copy
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,6 +57,23 @@ def readable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What transformers and the hub tell of loading is left out."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of each time that it tries again
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        hub.setLevel(level)
+
+
+@quiet()
 def load(source: str, field: str, types: Sequence[str], **changes: float) -> tuple[Any, Any]:
     """The tokenizer and the transformer of a `source`, which must be of one of the `types`; `changes` are made to its
     configuration. Its weights are not numbers where they are `ELSEWHERE`, see `require_weights`. InputError, which
@@ -64,12 +83,6 @@ def load(source: str, field: str, types: Sequence[str], **changes: float) -> tup
         raise InputError(f"{where} is the folder of a run, no encoder; start from the run with --init_from {source}")
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):  # no hub has it
         raise InputError(f"{where}: there is no such folder")
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)  # it tells of each time that it tries again
     try:
         config = AutoConfig.from_pretrained(source, **changes)
         if config.model_type not in types or getattr(config, "is_decoder", False):
@@ -88,9 +101,7 @@ def load(source: str, field: str, types: Sequence[str], **changes: float) -> tup
             )
         if getattr(config, "weights", None) == ELSEWHERE:
             bare = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-            for weight in bare.parameters():
-                nn.init.constant_(weight, torch.nan)
-            return tokenizer, bare
+            return tokenizer, without_numbers(bare)
         transformer, found = AutoModel.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
@@ -107,9 +118,24 @@ def load(source: str, field: str, types: Sequence[str], **changes: float) -> tup
         raise InputError(
             f"{where} cannot be loaded, give a folder or a hub id of one of {', '.join(types)}: {error}"
         ) from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        hub.setLevel(level)
+
+
+def without_numbers(bare: Any) -> Any:
+    """A transformer none of whose weights is a number, until some are fetched."""
+    for weight in bare.parameters():
+        nn.init.constant_(weight, torch.nan)
+    return bare
+
+
+def keep(transformer: Any, tokenizer: Any, folder: Path, **told: str) -> None:
+    """Writes to a folder what a transformer is besides weights, so that it can be made again without its source; what
+    is `told` stands in its configuration, too."""
+    config = copy.deepcopy(transformer.config)
+    config.weights = ELSEWHERE
+    for name, value in told.items():
+        setattr(config, name, value)
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def require_weights(transformer: Any, field: str) -> None:

@@ -14,7 +14,6 @@ Letters: U users, N sentences, B rows of a batch, T tokens, H hidden units.
 import copy
 import hashlib
 import json
-import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.home import below
 from personae.nn import lora
 from personae.nn.causal import Causal
 from personae.nn.processor import fastest
@@ -82,7 +82,7 @@ class UserModels:
         if silent:
             raise InputError(f"user {silent[0]}, counted from 0, said no word that could be modelled: leave them out")
         self.training = training
-        self.home = home or Path(os.environ.get("PERSONAE_HOME") or Path.home() / ".cache" / "personae") / "adapters"
+        self.home = home or below("adapters")
         self.causal = Causal(backbone, field="--backbone").requires_grad_(False).eval()
         if fastest() == "bf16-mixed":
             self.causal.to(torch.bfloat16)

@@ -141,6 +141,8 @@ class Task(lightning.LightningModule):
 
     def __init__(self, *, model: Model, batch_size: int, optimization: Optimization, average: float = 0.0) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         self.model: Any = model  # a module too, with what its kind of task asks of it
         self.batch_size, self.optimization = batch_size, optimization
         self.seed = 0

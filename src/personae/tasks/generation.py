@@ -12,7 +12,7 @@ from torch import Tensor
 from personae.data.candidates import Draw, Sides, examples
 from personae.metrics.compare import Interval
 from personae.metrics.ngram import NgramModels
-from personae.metrics.per_hits import MOST, chance
+from personae.metrics.per_hits import MOST, chance, spoken
 from personae.metrics.per_hits import rows as ranked
 from personae.metrics.ranking import ranks
 from personae.metrics.text import ceiling, corpus, measure, per_reply
@@ -21,7 +21,7 @@ from personae.nn.newcomers import tables
 from personae.tasks.base import Batch, Batches, Lazily, Model, Task, bucketed
 from personae.tasks.negatives import Negatives
 from personae.tasks.optimization import Optimization
-from personae.text import standard, words
+from personae.text import words
 from personae.types import Dialogue, Example, InputError, Spoken, check
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Judges:
 
     def __init__(self, histories: Mapping[str, Sequence[str]]) -> None:
         self.users = list(histories)
-        self.models = NgramModels([[words(standard(text)) for text in said] for said in histories.values()])
+        self.models = NgramModels([list(map(spoken, said)) for said in histories.values()])
         self._ranks: dict[tuple[str, str], float] = {}
 
     def judged(self, rows: Sequence[Spoken]) -> list[Spoken]:
@@ -74,7 +74,7 @@ class Judges:
         """The place of each text's user among all, from 1; equal ones share theirs."""
         pairs = list(zip(texts, users, strict=True))
         if new := [pair for pair in dict.fromkeys(pairs) if pair not in self._ranks]:
-            perplexities = self.models.perplexities([words(standard(text)) for text, _ in new])
+            perplexities = self.models.perplexities([spoken(text) for text, _ in new])
             found = ranks(ranked(perplexities, self.users, [user for _, user in new]))
             self._ranks.update(zip(new, found.tolist(), strict=True))
         return [self._ranks[pair] for pair in pairs]
@@ -97,8 +97,6 @@ class Generation(Task):
         average: float = 0.0,
     ) -> None:
         super().__init__(model=model, batch_size=batch_size, optimization=optimization, average=average)
-        if batch_size < 1:
-            raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         check("task.select", select, Select)
         self.negatives, self.decoding, self.monitor = negatives, decoding, select
         self._judges: tuple[dict[str, tuple[str, ...]], Judges | None] = ({}, None)

@@ -103,8 +103,6 @@ class Selection(Task):
         average: float = 0.0,
     ) -> None:
         super().__init__(model=model, batch_size=batch_size, optimization=optimization, average=average)
-        if batch_size < 1:
-            raise InputError(f"task: batch_size must be at least 1, not {batch_size}")
         self.negatives, self.objective = negatives or Drawn(), objective
         self.variation = variation
         self.monitor = "mrr"

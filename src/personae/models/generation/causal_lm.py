@@ -18,8 +18,6 @@ encoded rather than looked up is the mean input embedding of the last utterance'
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import add
 from typing import Literal, Self
 
 import torch
@@ -27,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.causal import Causal, Place
-from personae.nn.decoding import Decoding, decode, pieces, stream
+from personae.nn.decoding import Decoding, decode, spelled, stream
 from personae.nn.lora import adapt
 from personae.nn.personalization import Factorization, Personalization
 from personae.types import Dialogue, Example, InputError, check
@@ -192,8 +190,7 @@ class CausalLM(nn.Module):
         tokens = stream(
             logits, place, self.words.step, name=batch.names[0], end=end, forbidden=barred, decoding=decoding
         )
-        said = accumulate(([token] for token in tokens), add)
-        yield from pieces(map(self.words.text, said))
+        yield from spelled(tokens, self.words.text)
 
     def _begun(self, batch: Spelled, decoding: Decoding) -> tuple[Tensor, Place]:
         """The logits (B, V) of the first tokens, and where their rows are."""

@@ -21,8 +21,6 @@ beams); what stands between the lines of a persona, here nothing.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from operator import add
 from typing import Any, Self
 
 import torch
@@ -30,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.cross_encoder import FIELD, CrossEncoder, Piece, told_apart
-from personae.nn.decoding import Decoding, decode, pieces, stream
+from personae.nn.decoding import Decoding, decode, spelled, stream
 from personae.nn.dialogue_batch import personas_read
 from personae.nn.pretrained import room
 from personae.text import joined
@@ -209,7 +207,7 @@ class MiniLMSeq2Seq(nn.Module):
         """The reply to one case, piece by piece. InputError where there is no room for it."""
         logits, place = self._begin(batch, decoding)
         tokens = stream(logits, place, self._step, name=batch.names[0], decoding=decoding, **self._closed())
-        return pieces(map(self._text, accumulate(([token] for token in tokens), add)))
+        return spelled(tokens, self._text)
 
     def _closed(self) -> dict[str, Any]:
         """What ends a reply, and what is never written."""
