@@ -141,6 +141,8 @@ def test_adapt_and_generate(
         ("generate RUN --context context --stream --json", "--stream, --json: give one of them"),
         ("generate RUN --context context --stream -n 2", "one reply, sampled or greedy"),
         ("generate RUN --context context --beams 2", "--beams: is of --kind beam"),
+        ("generate RUN --context context --top_p 2", "personae: --top_p: 2.0 is not above 0"),
+        ("generate RUN --context context --kind greedy -n 2", "personae: -n: greedy decoding gives one"),
         ("generate RUN --context context --kind greedy --top_k 2", "--top_k: is of --kind sample"),
         ("generate RUN --context context --kind greedy -n 2", "greedy decoding gives one reply"),
         ("generate tfidf --context context", "ranks replies, and writes none"),

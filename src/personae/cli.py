@@ -357,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(str(error), 2)
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
     except Exception as error:
         if pressed:
             return _interrupted(given, values)

@@ -2,13 +2,15 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
 from personae import __version__
 from personae.types import InputError
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def split(given: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -36,19 +38,36 @@ def split(given: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 class Parser(ArgumentParser):
-    """A parser whose mistakes are InputErrors, in one message."""
+    """A parser whose mistakes are InputErrors, in one message. The first of all knows the `commands`."""
+
+    commands: Mapping[str, Any] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises it, in words that do not name the command's functions and types."""
         message = re.sub(r'^Parser key "(\w+)":\s*', r"--\1: ", message)
-        message = re.sub(r"(?<=[:,] )\w+\.(?=\w+(,|$))", "", message)
         message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-        raise InputError(f"{message} (see {self.prog.replace(' [options]', '')} --help)")
+        expected = r"(?:Does not validate.+?)?Expected an? (\w+)(?:\. Got|\n.+Given) value: (.+)"
+        message = re.sub(expected, r"\2 is no \1", message, flags=re.DOTALL)
+        command = self.prog.replace(" [options]", "")
+        if lacking := re.findall(r"[\w.]+(?=,|$)", message.partition("arguments are required: ")[2]):
+            command = " ".join([command, *lacking[0].split(".")[:-1]])
+            named = ", ".join(self._named(*name.split(".")) for name in lacking)
+            message = f"the following arguments are required: {named}"
+        raise InputError(f"{message} (see {command} --help)")
+
+    def _named(self, *names: str) -> str:
+        """A parameter as the user writes it: an option with its dashes."""
+        command: Any = self.commands
+        for name in names[:-1]:
+            command = command[name]
+        keyword = callable(command) and inspect.signature(command).parameters[names[-1]].kind is KEYWORD
+        return f"--{names[-1]}" if keyword else names[-1]
 
 
 def parser(commands: dict[str, Any], about: dict[str, str]) -> Parser:
     """The parser of all commands: names to functions, or to groups of such. `about` says what each group does."""
     made = Parser(prog="personae", description=about["personae"])
+    made.commands = commands
     made.add_argument("--version", action="version", version=f"personae {__version__}")
     _add(made, commands, about)
     return made
@@ -77,7 +96,7 @@ def _command(function: Callable[..., None]) -> Parser:
             made.add_argument(f"--{name}", action="store_true", default=parameter.default, help=documented[name])
         elif parameter.annotation == Sequence[str]:  # may be given several times
             made.add_argument(f"--{name}", action="append", default=[], help=documented[name])
-        elif parameter.kind is parameter.KEYWORD_ONLY:
+        elif parameter.kind is KEYWORD:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
             choices = [

@@ -1,7 +1,10 @@
 """The commands of generators: a reply as a user, and a new user made known."""
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,16 +78,17 @@ def generate(
     texts = {name: lines.texts(path) for name, path in files.items() if path}
     messages = told(history, None)[1] if history else []
     writer = Writer.load(model)
-    decoding = _decoding(writer.task.decoding, kind, given, {**lengths, "seed": seed})
-    if history:
-        user = str(history)
-        writer.welcome(user, messages)
-    if stream:
-        for piece in writer.stream(user=user, decoding=decoding, **texts):
-            print(console.plain(piece), end="", flush=True)
-        print()
-        return
-    replies = writer.reply(user=user, decoding=decoding, **texts)
+    with _as_options():
+        decoding = _decoding(writer.task.decoding, kind, given, {**lengths, "seed": seed})
+        if history:
+            user = str(history)
+            writer.welcome(user, messages)
+        if stream:
+            for piece in writer.stream(user=user, decoding=decoding, **texts):
+                print(console.plain(piece), end="", flush=True)
+            print()
+            return
+        replies = writer.reply(user=user, decoding=decoding, **texts)
     if json:
         shown = {"replies": [asdict(reply) for reply in replies], "decoding": asdict(decoding)}
         console.as_json({"model": model, "user": user, **shown})
@@ -173,6 +177,15 @@ def _decoding(recipe: "Decoding", kind: Kind | None, given: dict[str, Any], leng
     if chosen != recipe.kind:
         changes = {"n": 1, **changes}
     return replace(recipe, kind=chosen, **changes)
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Has a mistake in the decoding name the option."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"\bdecoding\.(?=\w\w)", "--", str(error)).replace("decoding.", "-")) from None
 
 
 def _copied(run: Path, out: Path) -> Path:
