@@ -6,7 +6,6 @@ import math
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,13 +14,15 @@ import pytest
 import yaml
 from tiny_backbone import write_words
 
-from personae import published, recipes, results, run, shelf, tables, written_tables
+from personae import recipes, results, run, shelf, written_tables
 from personae.cli import main
+from personae.data.candidates import examples
 from personae.data.planted import Planted
+from personae.data.toy import Selection
 from personae.metrics.compare import Interval, paired, pearson, ratio, wilcoxon
 from personae.metrics.compare_spoken import compare_spoken
 from personae.metrics.text import ceiling, focused, measure, per_reply
-from personae.published import Table, plans, written
+from personae.published import Table, written
 from personae.published.written import Written
 from personae.tasks.generation import Judges
 from personae.types import InputError
@@ -473,62 +474,6 @@ def test_mistakes_are_named(place: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert not list(tmp_path.iterdir())
 
 
-FOR_A_PROCESSOR = {"persona-fusion/table7"}
-"""Those whose recipes need not be there for a GPU."""
-
-ROWS = {
-    "persona-fusion/table7": 3,
-    "tensor-factorization/table1": 12,
-    "tensor-factorization/table2": 11,
-    "tensor-factorization/table3": 4,
-    "tensor-factorization/table4": 6,
-    "tensor-factorization/figure3": 21,
-    "tensor-factorization/figure4": 10,
-}
-
-
-def test_the_tables() -> None:
-    assert written.names() == list(ROWS)
-    assert tables.names() == [*plans.names(), *ROWS]
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_what_a_plan_names_is_there(name: str, tmp_path: Path) -> None:
-    """Each recipe takes its changes, and different runs have different folders."""
-    told = written.read(name)
-    assert len(told.lines) == ROWS[name]
-    assert all((line.recipe is not None) == (line.kind == "run") for line in told.lines)
-    assert set(told.efforts) == set(shelf.BUDGETS)
-    for pair in told.pairs:
-        assert set(pair) <= {line.system for line in told.lines}
-    for budget in shelf.BUDGETS.values():
-        made = written_tables.jobs(told, tmp_path, budget)
-        assert len({job.folder for job in made.values()}) == len({(job.recipe, job.changes) for job in made.values()})
-        for job in made.values():
-            if budget.variant and name in FOR_A_PROCESSOR:
-                continue
-            assert written_tables._missing(job) == []
-            run.resolved(job.recipe, dict(job.changes))
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_the_command_lays_out_what_is_recorded(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reproduce", name, "--shipped", "--json", "--out", str(tmp_path)]) == 0
-    rows = cells(json.loads(capsys.readouterr().out))
-    paper, _, table = name.partition("/")
-    if table in (printed := published.tables(paper)):
-        numbers = {
-            (system, column): number
-            for system, row in printed[table].rows.items()
-            for column, number in zip(printed[table].columns, row, strict=True)
-        }
-        assert {key: row["published"] for key, row in rows.items()} == numbers
-    for row in rows.values():
-        assert set(row) >= {"system", "column", "published", "ours", "low", "high", "n", "budget"}
-        assert ("why" in row) == (row["ours"] is None)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["table.json", "table.md", "table.svg"]
-
-
 def test_a_table_may_have_no_users(place: Path, tmp_path: Path) -> None:
     """Whose replies are not ranked, of a corpus that counts nothing."""
     recipe = yaml.safe_load((place / "plain.yaml").read_text())
@@ -544,7 +489,7 @@ def test_a_table_may_have_no_users(place: Path, tmp_path: Path) -> None:
         "columns": {"bleu": {"metric": "bleu-4/corpus"}, "length": {"metric": "length", "scale": 1}},
         "systems": {"Plain": {"recipe": str(tmp_path / "plain.yaml")}},
         "pairs": [["Plain, again", "Plain"]],
-        "tables": {"table7": {"title": "-", "asks": "-", "rows": rows_of}},
+        "tables": {"table7": {"title": "-", "asks": "-", "rows": rows_of, "cases": 2}},
     }
     printed = {"table7": Table(columns=("bleu", "length"), rows=rows)}
     own = written.make("invented/table7", "An Invented Paper", printed, said)
@@ -554,16 +499,18 @@ def test_a_table_may_have_no_users(place: Path, tmp_path: Path) -> None:
     assert cells(content)["Plain, again", "length"]["ours"] == pytest.approx(told["length"]["value"])
     assert (content["corpus"], content["chance"], content["ratio"]) == ({}, {}, None)
     assert [row["published"] for row in content["pairs"]] == [1.0, 0.5]
+    known = {each.id: each for each in examples(Selection(dialogues=40).split("valid"), sides="both")}
+    assert len({case["id"] for case in content["cases"]}) == 2
+    page = (tmp_path / "out" / "table.md").read_text()
+    for case in content["cases"]:
+        example = known[case["id"]]
+        assert case["context"] == [turn.text for turn in example.context.turns]
+        assert (tuple(case["self"]), tuple(case["partner"])) == (example.facts("self"), example.facts("partner"))
+        assert case["real"] == example.target.text
+        for system, run_name in (("Plain", "plain"), ("Plain, again", "plain-seed-1")):
+            wrote = {reply.id: reply.text for reply in results.read(tmp_path / "runs" / run_name)[1]}
+            assert case["replies"][system] == wrote[case["id"]]
+        assert f"| **real reply** | {case['real']} |" in page
     rows_of["Nobody"] = {}
     with pytest.raises(InputError, match=r"rows: there is no row 'Nobody'"):
         written.make("invented/table7", "An Invented Paper", printed, said)
-
-
-def test_the_paper_finds_what_its_tables_are_asked_for() -> None:
-    told = written.read("tensor-factorization/table1")
-    by_name = {line.system: line.published for line in told.lines}
-    for better, worse in told.pairs:
-        assert (by_name[better]["per-hits avg"] or 0) > (by_name[worse]["per-hits avg"] or 0)
-    assert [asdict(column)["metric"] for column in told.columns][-1] == "per-hits-avg"
-    assert written.read("tensor-factorization/table3").lines[2].factors == "generation/seq2seq-ubuntu-tf"
-    assert [line.most for line in written.read("tensor-factorization/table4").lines] == [1, 2, 3, 4, 5, None]

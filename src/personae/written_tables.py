@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from personae import recipes, results, run, shelf
+from personae import cases, recipes, results, run, shelf
 from personae.data import lines
 from personae.metrics.compare import Interval, pearson, ratio
 from personae.metrics.compare_spoken import Measures, compare_measures
@@ -80,6 +80,7 @@ def reproduce(
     if plan.scorers is None:
         rows = [found.row(line, column) for line in plan.lines for column in plan.columns]
         content |= {"rows": rows, "pairs": found.pairs(), "ratio": found.ratio()}
+        content["cases"] = cases.drawn({system: job.folder for system, job in there.items()}, plan.cases)
     else:
         content |= _correlated(plan, there, set() if shipped else set(wanted), found, say)
     results.write_json(content, out / "table.json")

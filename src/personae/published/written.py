@@ -67,7 +67,7 @@ class Written:
     """A table or figure called PAPER/TABLE and how it is made again. `efforts` says by budget what is left out of what
     the paper does; `budgets`, which "changes" it makes to all runs, and their "suffix"; `pairs` are rows that are
     compared, the first with the second; `ratio` are two rows and the column in which one is divided by the other;
-    `rows_are` says what their names name, where these do not."""
+    `rows_are` says what their names name, where these do not; so many `cases` are shown with what the rows wrote."""
 
     name: str
     paper: str
@@ -85,6 +85,7 @@ class Written:
     panels: tuple[str, ...] = ()
     scorers: Scoring | None = None
     rows_are: str = ""
+    cases: int = 0
 
     def label(self, system: str) -> str:
         """What a row is called."""
@@ -130,6 +131,7 @@ def make(name: str, paper: str, printed: Mapping[str, Table], said: Mapping[str,
         panels=tuple(dict.fromkeys(line.panel for line in lines if line.panel)),
         scorers=Scoring(**about["scorers"]) if "scorers" in about else None,
         rows_are=about.get("rows_are", ""),
+        cases=about.get("cases", 0),
         **texts,
     )
 

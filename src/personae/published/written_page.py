@@ -44,6 +44,7 @@ def markdown(plan: Written, content: dict[str, Any]) -> str:
         _beside(content["chance"], content["real"]),
         _ratio(content.get("ratio")),
         _pairs(content.get("pairs", [])),
+        _cases(content.get("cases", [])),
         f"## How this page was made\n\n```sh\n{content['command']}\n```",
         _making(plan, content),
     ]
@@ -151,6 +152,24 @@ def _pairs(pairs: Sequence[dict[str, Any]]) -> str:
     unseen = "\n".join(f"- {what} ({', '.join(labels)})" for what, labels in absent.items())
     parts = ["## One row against another", f"{_COMPARED}\n\n{grid(columns, lines)}" if lines else "", unseen]
     return "\n\n".join(filter(None, parts))
+
+
+def _cases(cases: Sequence[dict[str, Any]]) -> str:
+    if not cases:
+        return ""
+    parts = ["## What they write", "Cases that were drawn by lot, not chosen."]
+    for number, case in enumerate(cases, 1):
+        said = [("*said*", text) for text in case["context"]]
+        known = [(f"*{whose} persona*", text) for whose in ("self", "partner") for text in case[whose]]
+        lines = [*known, *said, ("**real reply**", case["real"])]
+        lines += [(f"**{system}**", text) for system, text in case["replies"].items()]
+        parts.append(grid((f"case {number}", f"`{case['id']}`"), [(what, _escaped(text)) for what, text in lines]))
+    return "\n\n".join(parts)
+
+
+def _escaped(text: str) -> str:
+    """As a cell of a table holds it."""
+    return text.translate({ord(mark): f"\\{mark}" for mark in "|*_`<\\"})
 
 
 def _scored(about: dict[str, Any]) -> str:
