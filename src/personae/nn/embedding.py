@@ -4,19 +4,20 @@ Letters: B cases, M or N sentences of a case, S distinct sentences, W distinct w
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Self
 from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personae.nn.resizable import Resizable
 from personae.nn.words import Sentences
 from personae.text import UNKNOWN, Kept, Vocabulary, words
 from personae.types import InputError
 
 
-class WordEmbedding(nn.Module):
+class WordEmbedding(Resizable):
     """A vector of `width` features for each word that training texts hold at least `min_count` times, drawn at random
     for the model to train. Any other word has one of `others` vectors, by its spelling: it means little, but is found
     again where it recurs. `dropout` drops words, not features."""
@@ -53,16 +54,9 @@ class WordEmbedding(nn.Module):
         """The words of the table, saved as JSON beside the weights."""
         return {"vocabulary": list(self.numbers)}
 
-    def set_extra_state(self, state: dict[str, list[str]]) -> None:
-        """Restores what `get_extra_state` gave."""
-        if state != self.get_extra_state():
-            self._know(state["vocabulary"])
-            self.weight = nn.Parameter(self._drawn(self.others + len(self.numbers)).to(self.weight))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if prefix + "_extra_state" in state_dict:  # the table's size is known only then
-            self.set_extra_state(state_dict[prefix + "_extra_state"])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _resize(self, state: dict[str, list[str]]) -> None:
+        self._know(state["vocabulary"])
+        self.weight = nn.Parameter(self._drawn(self.others + len(self.numbers)).to(self.weight))
 
     def split(self, text: str) -> list[str]:
         """The words of a text; one unknown word where there is none."""

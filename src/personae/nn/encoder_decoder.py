@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from personae.nn.attention import weighted
 from personae.nn.decoding import Decoding, decode, spelled, stream
 from personae.nn.lstm import LSTM, States
+from personae.nn.resizable import Resizable
 from personae.text import Kept, Vocabulary, joined, words
 from personae.types import Example, InputError
 
@@ -88,7 +89,7 @@ class Place:
         return type(self)(states=(hidden[:, rows], cells[:, rows]), **chosen)
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Resizable):
     """Encoder, attention, decoder and output, whose weights are those of the word vectors (Press and Wolf, EACL 2017,
     https://arxiv.org/abs/1608.05859). `beside` are the features of the vector beside every word that is written, and
     with `memories` there are some to look at."""
@@ -127,15 +128,8 @@ class EncoderDecoder(nn.Module):
         """The words of the vocabulary, saved as JSON beside the weights."""
         return {"vocabulary": self.vocabulary.words[4:]}
 
-    def set_extra_state(self, state: dict[str, list[str]]) -> None:
-        """Restores what `get_extra_state` gave."""
-        if state != self.get_extra_state():
-            self._know(state["vocabulary"])
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if prefix + "_extra_state" in state_dict:  # the table's size is known only then
-            self.set_extra_state(state_dict[prefix + "_extra_state"])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _resize(self, state: dict[str, list[str]]) -> None:
+        self._know(state["vocabulary"])
 
     def numbers(self, text: str) -> list[int]:
         """The words of a text as numbers, the first so many."""

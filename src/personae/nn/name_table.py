@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from personae.nn.resizable import Resizable
 from personae.types import InputError
 
 
-class NameTable(nn.Module):
+class NameTable(Resizable):
     """Vectors of `width` features, which, where they are not given, are drawn from a normal distribution of standard
     deviation `spread`, around a vector that they have in `common`, drawn from one of that standard deviation. A name
     that is not known has the mean of all, but for those that were added. They are kept with the weights, the names
@@ -61,19 +62,12 @@ class NameTable(nn.Module):
         """The names, and how many of them were not added, saved as JSON beside the weights."""
         return {"names": list(self.names), "learnt": self.learnt}
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what `get_extra_state` gave."""
-        if state != self.get_extra_state():
-            self._know(state["names"])
-            self.learnt = state["learnt"]
+    def _resize(self, state: Mapping[str, Any]) -> None:
+        self._know(state["names"])
+        self.learnt = state["learnt"]
 
     def _know(self, names: Sequence[str]) -> None:
         self.names = {name: number for number, name in enumerate(names)}
         self.learnt = len(names)
         drawn = torch.randn(self.width) * self.common + torch.randn(len(names), self.width) * self.spread
         self.weight = nn.Parameter(drawn.to(self.weight))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if prefix + "_extra_state" in state_dict:  # the table's size is known only then
-            self.set_extra_state(state_dict[prefix + "_extra_state"])
-        super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.nn.recurrent import Packing, pack
+from personae.nn.resizable import Resizable
 from personae.text import UNKNOWN, Kept, Vocabulary, words
 from personae.types import InputError
 
@@ -122,7 +123,7 @@ def _word2vec(sentences: Sequence[list[str]], width: int, seed: int) -> tuple[di
     return model.wv.key_to_index, model.wv.vectors
 
 
-class Words(nn.Module):
+class Words(Resizable):
     """Word vectors: GloVe of `glove_size` dimensions (a file, or None for the package's 50; 0 for no GloVe) beside
     word2vec of `task` dimensions beside `filters` character features for each of `windows`. Zeros stand for a word that
     a table does not know. Of GloVe's first `unseen` words, in its package the most frequent, those that the training
@@ -209,21 +210,14 @@ class Words(nn.Module):
         known = self.vocabulary.words
         return {"vocabulary": known[2 : len(self.table)], "unseen": known[len(self.table) :]}
 
-    def set_extra_state(self, state: dict[str, list[str]]) -> None:
-        """Restores what `get_extra_state` gave."""
-        if state != self.get_extra_state():
-            self._allocate(state["vocabulary"], state["unseen"])
+    def _resize(self, state: dict[str, list[str]]) -> None:
+        self._allocate(state["vocabulary"], state["unseen"])
 
     def split(self, text: str) -> list[str]:
         """The words of a text; one unknown word where there is none."""
         if text not in self._split:
             self._split.update((new, words(new) or [UNKNOWN]) for new in self._split.new([text]))
         return self._split[text]
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if prefix + "_extra_state" in state_dict:  # the table's size is known only then
-            self.set_extra_state(state_dict[prefix + "_extra_state"])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def sentences(self, texts: Sequence[tuple[str, int]]) -> Sentences:
         """Distinct sentences as numbers, each cut to its first so many words; an empty one is one unknown word."""
