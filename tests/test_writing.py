@@ -275,6 +275,27 @@ def test_mistakes(runs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> No
         Writer(writer.task).keep("eve")
 
 
+def test_what_is_said_is_read_as_the_training_was(copied: Path) -> None:
+    asked, told = "see HTTP://a.org/b at 10:30 !!!", Message("mail me@a.org , 42 times", ("where ? ?",))
+    for standard in (False, True):
+        recipe = yaml.safe_load((copied / "recipe.yaml").read_text())
+        users = {"files": ["mine.jsonl"], "standard": standard}
+        recipe["corpus"] = {"class_path": "personae.data.users.Users", "init_args": users}
+        (copied / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        writer = Writer.load(copied)
+        dialogue = writer._example([asked], None, (), ()).context
+        assert dialogue.turns[-1].text == dialogue.question == ("see url at digit !" if standard else asked)
+        read: list[Any] = []
+        collate = writer.model.collate
+        writer.model.collate = lambda examples, read=read, collate=collate: (read.extend(examples), collate(examples))[
+            1
+        ]
+        writer.welcome("eve", [told], steps=1)
+        assert read[0].target.text == ("mail email , digit times" if standard else told.text)
+        assert read[0].user.history == (read[0].target.text,)
+        assert read[0].context.turns[-1].text == ("where ?" if standard else "where ? ?")
+
+
 def test_who_ranks_does_not_write_and_who_writes_does_not_rank(runs: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="tfidf: ranks replies, and writes none; see `personae rank`"):
         Writer.load("tfidf")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from personae import run
+from personae import recipes, run
 from personae.data import lines
 from personae.data.texts import example_of, listed
 from personae.names import hint
@@ -22,6 +22,7 @@ from personae.nn import newcomers
 from personae.nn.decoding import Decoding
 from personae.tasks.base import Task
 from personae.tasks.generation import Generation
+from personae.text import standard as standard_form
 from personae.types import Dialogue, Example, InputError, Speaker, Turn
 
 USERS = "users"
@@ -63,22 +64,29 @@ class Welcomed:
 
 
 class Writer:
-    """Replies with the generator of a task. `folder` is its run, where users are kept. InputError where the model ranks
-    replies, and writes none."""
+    """Replies with the generator of a task. `folder` is its run, where users are kept; with `standard`, what is said is
+    read in the standard form (`personae.text.standard`), for a model that was trained on it. InputError where the model
+    ranks replies, and writes none."""
 
-    def __init__(self, task: Task, *, name: str | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, task: Task, *, name: str | None = None, folder: Path | None = None, standard: bool = False
+    ) -> None:
         self.name = name or type(task.model).__name__
         if not isinstance(task, Generation):
             raise InputError(f"{self.name}: ranks replies, and writes none; see `personae rank`")
         self.task, self.folder = task.eval(), folder
         self.model: Any = task.model
+        self._read = standard_form if standard else str
         self._tables, self._memory = newcomers.tables(self.model), newcomers.memory(self.model)
         self._welcomed: set[str] = set()
 
     @classmethod
     def load(cls, model: str | Path) -> Self:
         """A writer with the generator of a run folder. InputError where there is none."""
-        return cls(run.load(str(model)), name=str(model), folder=Path(model))
+        task, recipe = run.load(str(model)), Path(model) / "recipe.yaml"
+        corpus = recipes.read(str(recipe))["corpus"] if recipe.exists() else {}
+        standard = bool(corpus.get("init_args", {}).get("standard", False))
+        return cls(task, name=str(model), folder=Path(model), standard=standard)
 
     @property
     def knows_users(self) -> bool:
@@ -148,14 +156,14 @@ class Writer:
             log.warning("of %d messages the latest %d are read", len(said), LATEST)
         said = said[-LATEST:]
         self._welcomed.add(user)
-        history = tuple(message.text for message in said)
+        history = tuple(self._read(message.text) for message in said)
         if self._memory is not None:
             self._memory[user] = history
         if not self._tables:
             return Welcomed(len(said), None, None)
         examples = [
-            Example(_dialogue(f"{user}-{number}", user, message.context, history), Turn(1, message.text))
-            for number, message in enumerate(said)
+            Example(self._dialogue(f"{user}-{number}", user, message.context, history), Turn(1, text))
+            for number, (message, text) in enumerate(zip(said, history, strict=True))
         ]
         before, after = newcomers.fit(self.model, user, examples, steps=steps)
         return Welcomed(len(said), *((before, after) if said else (None, None)))
@@ -244,16 +252,16 @@ class Writer:
         for lines_of, whose, owner in ((persona, "self", "the one who replies"), (partner, "partner", "the other one")):
             if lines_of and read not in (whose, "both"):
                 log.warning("this model reads no persona of %s (persona: %s); it is left out", owner, read)
-        dialogue = _dialogue("dialogue", user or "", context)
+        dialogue = self._dialogue("dialogue", user or "", context)
         personas = (each.persona for each in example_of((), persona, (), partner).context.speakers)
         speakers = [replace(each, persona=own) for each, own in zip(dialogue.speakers, personas, strict=True)]
         return Example(replace(dialogue, speakers=(speakers[0], speakers[1])), Turn(1, ""))
 
+    def _dialogue(self, name: str, user: str, context: Sequence[str], history: tuple[str, ...] = ()) -> Dialogue:
+        """What a user is to answer, whose last utterance is the question."""
+        read = [self._read(said) for said in context]
+        turns = tuple(Turn((len(read) - 1 - place) % 2, said) for place, said in enumerate(read))
+        return Dialogue(name, (Speaker("partner"), Speaker(user, history=history)), turns, read[-1] if read else None)
+
     def _collated(self, examples: Sequence[Example]) -> Any:
         return self.model.collate(examples).to(self.task.device)
-
-
-def _dialogue(name: str, user: str, context: Sequence[str], history: tuple[str, ...] = ()) -> Dialogue:
-    """What a user is to answer, whose last utterance is the question."""
-    turns = tuple(Turn((len(context) - 1 - place) % 2, text) for place, text in enumerate(context))
-    return Dialogue(name, (Speaker("partner"), Speaker(user, history=history)), turns, context[-1] if context else None)

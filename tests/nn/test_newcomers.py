@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from personae.models.generation.memory import Memory
 from personae.nn import newcomers
 from personae.nn.encoder_decoder import Sizes
 from personae.nn.name_table import NameTable
 from personae.nn.personalization import Factorization
+from personae.nn.recall import Recall
 from personae.nn.speakers import Speakers
 from personae.nn.user_writer import UserWriter
 from personae.types import Dialogue, Example, InputError, Speaker, Turn
@@ -128,3 +130,22 @@ def test_what_a_writer_has_of_users_is_found(memories: int, speakers: bool, tens
 def test_a_model_that_learns_nothing_of_users() -> None:
     with pytest.raises(InputError, match="nothing is learnt of users"):
         newcomers.fit(nn.Linear(2, 2), "eve", [])
+
+
+def test_no_message_is_among_what_its_user_is_remembered_to_have_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [Turn(0, "what do you like")]
+    trained = [
+        Dialogue(f"{place}", (Speaker("partner"), Speaker(f"user-{place}")), (*asked, Turn(1, f"i like {place}")))
+        for place in range(3)
+    ]
+    model = Memory(sizes=Sizes(width=4, hidden=4, min_count=1), speakers=Speakers(width=2, start="random"), memories=2)
+    model.prepare(trained)
+    said = ("tea", "a walk", "to like it")
+    context = Dialogue("new", (Speaker("partner"), Speaker("eve", history=said)), tuple(asked))
+    left_out = []
+    like = Recall.like
+    monkeypatch.setattr(Recall, "like", lambda *given, **more: (left_out.append(more), like(*given, **more))[1])
+    for training in (True, False):
+        newcomers.fit(model.train(training), "eve", [Example(context, Turn(1, text)) for text in said], steps=2)
+        assert model.training == training
+    assert [more["leave_out"] for more in left_out] == [*said, *said]

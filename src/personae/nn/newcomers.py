@@ -58,8 +58,7 @@ def fit(model: Any, user: str, examples: Sequence[Example], *, steps: int = STEP
     if not examples:
         return 0.0, 0.0
     device = learnt[0].weight.device
-    parts = -(-len(examples) // AT_ONCE)
-    batches = [model.collate(examples[part::parts]).to(device) for part in range(parts)]
+    batches = [batch.to(device) for batch in _batches(model, examples)]
     before = _likelihood(model, batches)
     away = [nn.Parameter(mean.new_zeros(ways.shape[1])) for mean, ways in priors]  # (Z,), in standard deviations
     optimizer = torch.optim.Adam(away, lr=RATE)
@@ -77,6 +76,16 @@ def fit(model: Any, user: str, examples: Sequence[Example], *, steps: int = STEP
             for table, place, (mean, ways) in zip(learnt, away, priors, strict=True):
                 table.add(user, mean + ways @ place.detach())
     return before, _likelihood(model, batches)
+
+
+def _batches(model: Any, examples: Sequence[Example]) -> list[Any]:
+    """The model's input as in training, where no message is among what its user is remembered to have said."""
+    training, parts = model.training, -(-len(examples) // AT_ONCE)
+    try:
+        model.train()
+        return [model.collate(examples[part::parts]) for part in range(parts)]
+    finally:
+        model.train(training)
 
 
 def _prior(table: NameTable) -> tuple[Tensor, Tensor]:
