@@ -71,8 +71,9 @@ class Users:
     of "train" begins after the last turn of a user with the letters of what is held out of that user, and one that
     answers such a turn is left out.
 
-    Of `cold` users, the next most active ones, no answer is in these splits, which do not depend on them: what others
-    have in "train" is in "cold-train", and what they have in "dev" and "valid" in "cold"."""
+    Of `cold` users, the next most active ones, no answer is to be written in these splits, which do not depend on them:
+    what others have in "train" is in "cold-train", and what they have in "dev" and "valid" in "cold". What they said to
+    the users of the training is read there, as what was asked."""
 
     def __init__(
         self,

@@ -83,7 +83,7 @@ class Judges:
 class Generation(Task):
     """Trains a generator on the likelihood of replies; on held-out ones it also writes some by `decoding`, and the
     weights are kept that are best by `select`. A model that learns to choose replies, too, is given wrong ones by
-    `negatives`. The defaults are those of the tensor-factorization paper (section 5.4)."""
+    `negatives`. The defaults of `decoding` and `select` are those of the tensor-factorization paper (section 5.4)."""
 
     def __init__(
         self,
