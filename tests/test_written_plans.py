@@ -10,9 +10,6 @@ from personae import published, run, shelf, tables, written_tables
 from personae.cli import main
 from personae.published import plans, written
 
-FOR_A_PROCESSOR = {"persona-fusion/table7"}
-"""Those whose recipes need not be there for a GPU."""
-
 ROWS = {
     "persona-fusion/table7": 3,
     "tensor-factorization/table1": 12,
@@ -42,8 +39,6 @@ def test_what_a_plan_names_is_there(name: str, tmp_path: Path) -> None:
         made = written_tables.jobs(told, tmp_path, budget)
         assert len({job.folder for job in made.values()}) == len({(job.recipe, job.changes) for job in made.values()})
         for job in made.values():
-            if budget.variant and name in FOR_A_PROCESSOR:
-                continue
             assert written_tables._missing(job) == []
             run.resolved(job.recipe, dict(job.changes))
 
