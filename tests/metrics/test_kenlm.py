@@ -69,6 +69,18 @@ def test_the_last_word_that_lmplz_meets() -> None:
 
 
 @pytest.mark.usefixtures("there")
+def test_a_discount_of_nothing() -> None:
+    """Of single words ours have it too, as there is always one that leaves something to others; of pairs only lmplz's,
+    after whose b nothing but the end can come."""
+    asked = [["c"], ["a"], ["e", "unheard"], ["b", "a"]]
+    ours, theirs = (models([[["a"], ["c", "e", "d", "c"], ["b"]]]) for models in (NgramModels, KenlmModels))
+    assert ours.perplexities(asked) == pytest.approx(theirs.perplexities(asked), rel=1e-4)
+    ours, theirs = (models([[["a"], ["a", "a", "b"], ["b"], ["a"]]]) for models in (NgramModels, KenlmModels))
+    assert ours.perplexities([["b", "a"]]) < 10
+    assert theirs.perplexities([["b", "a"]]) > 1e30
+
+
+@pytest.mark.usefixtures("there")
 def test_a_discount_of_nothing_can_be_read() -> None:
     for seed in range(150):
         rng = random.Random(seed)

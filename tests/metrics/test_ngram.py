@@ -99,6 +99,29 @@ def test_perplexity_counts_the_end_as_a_word() -> None:
     assert perplexity[0] == pytest.approx(10 ** (2.47825 / 5), rel=1e-4)
 
 
+def test_a_discount_of_nothing_counts_where_all_can_still_be_said() -> None:
+    """As in lmplz: of four words said once, one said twice and one thrice, twice is discounted 2 - 3 * 4 / 6 = 0."""
+    models = NgramModels([split("a b c e e f f f")], order=1)
+    words, place = models._flat(split("a e f unheard"))
+    found = models._events(words, place, np.arange(1, 6))[:, 0]
+    left = (4 * (1 - 2 * 4 / 6 / 4) + 0 + 3) / 9  # to the uniform distribution, of six words and an unknown one
+    own = [1 - 2 / 3, 2 - 0, 3 - 3, 0, 1 - 2 / 3]
+    assert found == pytest.approx([each / 9 + left / 7 for each in own])
+
+
+def test_nothing_is_impossible_after_any_word() -> None:
+    """Of pairs four are counted once, one twice and one thrice; the one that is counted twice, b and the end, would
+    leave nothing for other words after b. So pairs have the discounts of small data."""
+    left = NgramModels([split("a\na a b\nb\na")]).orders[1].left
+    assert left == pytest.approx([(1.5 + 0.5) / 4, 1, 3 * 0.5 / 3, 1 / 2])  # after the mark before, the end, a and b
+
+
+def test_no_sentence_is_as_long_as_the_longest_ngram() -> None:
+    alone = NgramModels([[["a"]]], order=3).perplexities([["a"], ["b"], []])
+    for order in (4, 9):
+        assert (NgramModels([[["a"]]], order=order).perplexities([["a"], ["b"], []]) == alone).all()
+
+
 def test_who_said_nothing_has_no_model() -> None:
     with pytest.raises(InputError, match="user 1, counted from 0, said no word"):
         NgramModels([[["a"]], [[]]])

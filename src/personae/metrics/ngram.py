@@ -4,7 +4,8 @@ S. Chen and J. Goodman, An empirical study of smoothing techniques for language 
 13, 1999, section 4.1.1; estimated as KenLM's `lmplz --discount_fallback` does (Heafield et al., ACL 2013,
 https://aclanthology.org/P13-2121), whose probabilities these are: each user's model knows the words of that user
 alone, one <unk> stands for all others, unigrams are interpolated with the uniform distribution, and where an order's
-counts of counts give no discounts, those are 0.5, 1 and 1.5.
+counts of counts give no discounts, those are 0.5, 1 and 1.5. Other than there, they are so as well where a discount of
+0 would leave nothing for other words after some context.
 
 A dense number stands for each distinct n-gram of a user, made of the number of its first n-1 words and of its last
 word; so all users' counts are sums over arrays, without a loop over users.
@@ -67,7 +68,7 @@ class NgramModels:
         words, place = self._flat(sentence for _, sentence in sentences)
         lengths = [len(sentence) + 2 for _, sentence in sentences]
         user = np.repeat(np.array([user for user, _ in sentences], np.int64), lengths)
-        self.orders = self._counted(words, place, user, order)
+        self.orders = self._counted(words, place, user, min(order, max(lengths)))
 
     def log_probabilities(self, sentences: Sequence[Sequence[str]]) -> Floats:
         """The natural logarithm of the probability that each user's model gives each sentence and its end: (sentences,
@@ -127,22 +128,26 @@ class NgramModels:
 
     def _order(self, keys: Ints, counts: Ints, contexts: Ints, user: Ints, size: int) -> _Order:
         """The n-grams of one length with their counts; `size` is the number of contexts."""
-        discount = self._discounts(counts, user)[user, np.minimum(counts, 3)]
+        kinds, discounts = np.minimum(counts, 3), self._discounts(counts, user)
+        taken = np.bincount(contexts, discounts[user, kinds], size)
+        discounts[user[taken[contexts] == 0], 1:] = FALLBACK  # where another word would be impossible after a context
+        discount = discounts[user, kinds]
         sums = np.bincount(contexts, counts, size)
         share = np.divide(1.0, sums, out=np.zeros(size), where=sums > 0)
         left = np.where(sums > 0, np.bincount(contexts, discount, size) * share, 1.0)
         return _Order(keys, (counts - discount) * share[contexts], left)
 
     def _discounts(self, counts: Ints, user: Ints) -> Floats:
-        """What is taken of n-grams that were counted 0, 1, 2 and more times: (U, 4)."""
-        seen = np.zeros((self.users, 5))
+        """What is taken of n-grams that were counted 0, 1, 2 and more times: (U, 4). In single precision,
+        in which `lmplz` tells which of these are below 0."""
+        seen = np.zeros((self.users, 5), np.float32)
         few = counts < 5
         np.add.at(seen, (user[few], counts[few]), 1)
         once, twice = seen[:, 1], seen[:, 2]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = once / (once + 2 * twice)
             found = np.stack([n - (n + 1) * ratio * seen[:, n + 1] / seen[:, n] for n in (1, 2, 3)], 1)
-        usable = np.all((seen[:, 1:4] > 0) & (found > 0) & (found <= (1, 2, 3)), axis=1, keepdims=True)
+        usable = np.all((seen[:, 1:4] > 0) & (found >= 0) & (found <= (1, 2, 3)), axis=1, keepdims=True)
         found = np.where(usable, found, FALLBACK)
         return np.concatenate([np.zeros((self.users, 1)), found], 1)
 
