@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ def histories(tmp_path: Path) -> str:
     each = [{"user": user, "text": said(user, seed)} for user in TOPICS for seed in range(20)]
     more = [{"user": "ann", "history": ["i sail .", "my boat ."]}, {"user": "mum", "history": ["", ""]}]
     return write(tmp_path / "histories.jsonl", [*each, *more])
+
+
+def skip_without_kenlm() -> None:
+    try:
+        kenlm.program(), kenlm.package()
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -73,13 +82,10 @@ def test_users_with_the_same_history_share_their_ranks(capsys: pytest.CaptureFix
 
 
 def test_kenlm_gives_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    try:
-        kenlm.program(), kenlm.package()
-    except InputError as error:
-        pytest.skip(str(error))
+    skip_without_kenlm()
     each = [{"user": user, "text": said(user, seed)} for user in TOPICS for seed in range(20)]
-    last = [{"user": user, "text": f"and so to bed {user}"} for user in TOPICS]  # a last word that is said once
-    histories = write(tmp_path / "h.jsonl", [*each, *last])
+    last = [{"user": user, "history": ["and", "so", "to bed"]} for user in TOPICS]  # a last word, with and without what
+    histories = write(tmp_path / "h.jsonl", [*each, *last])  # is held out, that is said once
     texts = [(user, said(other, 99)) for user in TOPICS for other in TOPICS]
     odd = [("ann", ""), ("bob", "unheard of"), ("cid", "?"), ("ann", "wind wind <s> <unk>")]
     path = write(tmp_path / "r.jsonl", [{"user": user, "text": text} for user, text in [*texts, *odd]])
@@ -106,6 +112,8 @@ def test_a_language_model_with_an_adapter_of_each_user(
     options = ["--responses", path, "--histories", histories, "-k", "2", "--scorer", "lm", "--backbone", backbone]
     found = measured(capsys, *options)
     assert (found["n"], found["users"], found["scorer"]) == (5, 3, "lm-llama")
+    assert found["real"] is None
+    assert found["ceiling"].startswith("none: to hold messages out, an adapter of each user")
     assert len(list((tmp_path / "home" / "adapters").iterdir())) == 3
     monkeypatch.setitem(judging.USERS, "lm", 2)
     assert caplog.text == ""
@@ -124,15 +132,77 @@ def test_few_and_many_messages(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert found["metrics"]["per-hits@1/2"]["value"] == 1
 
 
-def test_a_response_of_no_known_word_is_ranked(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str
+@pytest.mark.parametrize("text", ["", "unheard words only", "...", "9"])
+def test_a_response_of_no_known_word_goes_to_who_said_least(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
 ) -> None:
-    for text in ("", "unheard words only", "...", "9"):
-        path = write(tmp_path / "r.jsonl", [{"user": user, "text": text} for user in TOPICS])
-        found = measured(capsys, "--responses", path, "--histories", histories, "-k", "3")
-        values = [found["metrics"][f"per-hits@{k}/3"]["value"] for k in (1, 2, 3)]
-        assert values == sorted(values)
-        assert values[2] == 1  # each has a rank
+    """Of a user of n words, each said once, an unknown one has .5 / (n + 2), and the end .5 / (n + 1) + .5 / (n + 2);
+    half of these at the start, where one word is known to follow. So the ranks are 1, 2 and 3."""
+    histories = {"ann": "boat", "bob": "soup pot", "cid": "dog lead walk"}
+    known = write(tmp_path / "h.jsonl", [{"user": user, "text": said} for user, said in histories.items()])
+    for rank, user in enumerate(histories, start=1):
+        path = write(tmp_path / "r.jsonl", [{"user": user, "text": text}])
+        found = measured(capsys, "--responses", path, "--histories", known)
+        assert [found["metrics"][f"per-hits@{k}/3"]["value"] for k in (1, 2, 3)] == [k >= rank for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("users", "most"), [(1, 1), (2, 2), (5, 5), (6, 5)])
+def test_k_is_five_at_most_and_the_number_of_users(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, users: int, most: int
+) -> None:
+    each = [{"user": str(user), "text": f"my word is {user}"} for user in range(users)]
+    histories, responses = write(tmp_path / "h.jsonl", each), write(tmp_path / "r.jsonl", [{"user": "0", "text": "hi"}])
+    found = measured(capsys, "--responses", responses, "--histories", histories)
+    assert list(found["metrics"]) == [*(f"per-hits@{k}/{users}" for k in range(1, most + 1)), f"per-hits-avg/{users}"]
+
+
+@pytest.mark.parametrize("scorer", ["ngram", "kenlm"])
+def test_without_real_responses_messages_are_held_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str, scorer: str
+) -> None:
+    """Two messages of each who has twenty and more; mum has empty ones, and eve's nine are not enough."""
+    if scorer == "kenlm":
+        skip_without_kenlm()
+    with Path(histories).open("a", encoding="utf-8") as more:
+        print(json.dumps({"user": "eve", "history": [f"my hat is {word}" for word in "abcdefghi"]}), file=more)
+    own = write(tmp_path / "own.jsonl", [{"user": user, "text": said(user, 99)} for user in TOPICS])
+    arguments = ["--responses", own, "--histories", histories, "--scorer", scorer]
+    found = measured(capsys, *arguments)
+    assert found["ceiling"].startswith(f"6 messages of 3 users, held out of {histories}; ")
+    assert {row["n"] for row in found["real"].values()} == {6}
+    assert found["real"]["per-hits@1/4"]["value"] == pytest.approx(5 / 6)  # ann's "my boat ." begins as eve begins
+    given = measured(capsys, *arguments, "--real", own)
+    assert given["metrics"] == given["real"] == found["metrics"]
+    assert given["ceiling"] == f"the real responses of {own}"
+
+
+def test_no_user_has_enough_messages_for_a_ceiling(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    each = [{"user": user, "text": said(user, seed)} for user in TOPICS for seed in range(9)]
+    histories = write(tmp_path / "h.jsonl", each)
+    responses = write(tmp_path / "r.jsonl", [{"user": "ann", "text": "a boat"}])
+    found = measured(capsys, "--responses", responses, "--histories", histories)
+    assert found["real"] is None
+    assert found["ceiling"] == (
+        f"none: no user of {histories} has ten messages, one of them said once, which could be held out; give real "
+        "responses (--real)"
+    )
+    assert main(["perhits", "--responses", responses, "--histories", histories]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"ceiling: {found['ceiling']}" in out
+    assert "ceiling [95 %]" not in out
+
+
+def test_the_example_of_the_page(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    shown = r"^```sh\n((?:cat > \S+ <<'END'\n.*?^END\n)+)personae (perhits .*?)\n```\n+```text\n(.*?)^```$"
+    ((files, command, output),) = re.findall(shown, page, re.DOTALL | re.MULTILINE)
+    for name, text in re.findall(r"^cat > (\S+) <<'END'\n(.*?)^END$", files, re.DOTALL | re.MULTILINE):
+        Path(name).write_text(text, encoding="utf-8")
+    assert main(shlex.split(command)) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == output.splitlines()
 
 
 @pytest.mark.parametrize(

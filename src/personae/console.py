@@ -25,6 +25,11 @@ def plain(text: str) -> str:
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[str] = ()) -> None:
     """Prints a table; nothing in its texts is read as markup. `right` are the columns that are aligned there."""
     made = Table(title=Text(plain(title)) if title else None)
@@ -125,15 +130,16 @@ def reproduction(result: dict[str, Any]) -> None:
 
 
 def per_hits(result: dict[str, Any]) -> None:
-    """Prints Per-Hits@k of responses beside chance and, where there are any, real responses."""
-    real = result.get("real")
+    """Prints Per-Hits@k of responses beside chance and, where there is one, the ceiling."""
+    real = result["real"]
     rows = [
         (name, _valued(row), f"{result['chance'][name]:.4f}", *([_valued(real[name])] if real else []))
         for name, row in result["metrics"].items()
     ]
-    columns = ("metric", "responses [95 %]", "chance", *(["real responses [95 %]"] if real else []))
+    columns = ("metric", "responses [95 %]", "chance", *(["ceiling [95 %]"] if real else []))
     counts = f"{result['n']:,} responses, {result['users']:,} users, scorer {result['scorer']}"
     table(columns, rows, title=f"{result['responses']}: {counts}", right=columns[1:])
+    print("ceiling:", result["ceiling"])
     for what, count in result["remarks"].items():
         print(f"{count} {what}")
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +16,9 @@ Scorer = Literal["ngram", "kenlm", "lm"]
 
 USERS = {"ngram": 500, "kenlm": 500, "lm": 50}
 """Among so many users responses are ranked by each scorer; the paper's number, and what a CPU can do in minutes."""
+
+_Kept = list[tuple[str, Sequence[str]]]
+"""A user, and what is taken to be theirs, in words."""
 
 
 class Models(Protocol):
@@ -34,7 +37,7 @@ def perhits(
     scorer: Scorer = "ngram",
     backbone: str | None = None,
     users: int | None = None,
-    k: int = 5,
+    k: int | None = None,
     seed: int = 0,
     json: bool = False,
 ) -> None:
@@ -43,12 +46,13 @@ def perhits(
     Args:
         responses: a file with {"user": ..., "text": ...} in each line, what is measured.
         histories: such a file of what each user said before; the responses must not be of it.
-        real: such a file of users' real responses; their own value is the most that can be expected of others.
+        real: such a file of users' real responses; their own value, the ceiling, is the most that can be expected of
+            others. If not given, it is measured on some last messages that are held out of the histories.
         scorer: the language models of the users: our trigram models, those of KenLM's lmplz, which are the same, or
             a causal transformer with an adapter of each user.
         backbone: of the scorer lm, a folder or a hub id; SmolLM2-135M if not given.
         users: among so many users, those with the most messages, each response is ranked; 500 if not given, of lm 50.
-        k: the greatest one.
+        k: the greatest one; if not given 5, or the number of users where they are fewer.
         seed: of the bootstrap.
         json: print one JSON object.
     """
@@ -67,7 +71,7 @@ def judged(
     scorer: Scorer,
     backbone: str | None,
     users: int,
-    k: int,
+    k: int | None,
     seed: int,
 ) -> dict[str, Any]:
     """What `perhits` prints. InputError names the file and the line, or the user without a history."""
@@ -86,14 +90,14 @@ def judged(
     chosen = [user for user, _ in spoke.most_common(users)]
     if not chosen:
         raise InputError(f"{histories}: no user has a message there; give some")
-    if not 1 <= k <= len(chosen):
+    most = min(per_hits.MOST, len(chosen)) if k is None else k
+    if not 1 <= most <= len(chosen):
         raise InputError(f"-k: {k} is not between 1 and {len(chosen)}, the number of users; give another -k")
-    models, name = _models(scorer, backbone, [said[user] for user in chosen])
     known = {user: set(map(tuple, said[user])) for user in chosen}
     left: Counter[str] = Counter()
 
-    def measured(path: Path) -> dict[str, Any]:
-        kept = []
+    def read(path: Path) -> _Kept:
+        kept: _Kept = []
         for user, text in jsonl.messages(find(path)):
             if user not in spoke:
                 raise InputError(f"{path}: user {user!r} has a response, but no history in {histories}: give one")
@@ -108,22 +112,51 @@ def judged(
             kept.append((user, spoken))
         if not kept:
             raise InputError(f"{path}: holds no response of a user who is measured")
+        return kept
+
+    def measured(models: Models, kept: _Kept) -> dict[str, Any]:
         owners = [user for user, _ in kept]
         rows = per_hits.rows(models.perplexities([text for _, text in kept]), chosen, owners)
-        return {
-            name: asdict(interval(each, owners, seed=seed)) for name, each in per_hits.metrics(rows, most=k).items()
-        }
+        found = per_hits.metrics(rows, most=most)
+        return {name: asdict(interval(each, owners, seed=seed)) for name, each in found.items()}
 
-    found = {"metrics": measured(responses), **({"real": measured(real)} if real else {})}
+    asked, true = read(responses), read(real) if real else []
+    models, name = _models(scorer, backbone, [said[user] for user in chosen])
+    found = measured(models, asked)
+    about = f"the real responses of {real}"
+    if not real:
+        rest, true, about = _held_out(histories, {user: said[user] for user in chosen}, scorer)
+        models = _models(scorer, backbone, rest)[0] if true else models
     return {
         "responses": str(responses),
-        "n": found["metrics"][f"per-hits@1/{len(chosen)}"]["n"],
+        "n": len(asked),
         "users": len(chosen),
         "scorer": name,
-        "chance": per_hits.chance(len(chosen), most=k),
-        **found,
+        "chance": per_hits.chance(len(chosen), most=most),
+        "metrics": found,
+        "real": measured(models, true) if true else None,
+        "ceiling": about,
         "remarks": dict(left),
     }
+
+
+def _held_out(
+    histories: Path, said: Mapping[str, Sequence[Sequence[str]]], scorer: Scorer
+) -> tuple[Sequence[Sequence[Sequence[str]]], _Kept, str]:
+    """Where there are no real responses: of users' histories what is left, what is held out as the ceiling, and what
+    is told of it. Nothing is held out of any where the scorer is too dear to be trained twice."""
+    from personae.metrics import per_hits
+
+    if scorer == "lm":
+        why = "none: to hold messages out, an adapter of each user would have to be trained once more"
+        return [], [], f"{why}; give real responses (--real)"
+    rest, held = per_hits.parted(list(said.values()))
+    kept: _Kept = [(user, text) for user, texts in zip(said, held, strict=True) for text in texts]
+    if not kept:
+        why = f"none: no user of {histories} has ten messages, one of them said once, which could be held out"
+        return [], [], f"{why}; give real responses (--real)"
+    count = f"{len(kept):,} messages of {sum(map(bool, held)):,} users, held out of {histories}"
+    return rest, kept, f"{count}; their models read the rest alone"
 
 
 def _models(scorer: Scorer, backbone: str | None, said: Sequence[Sequence[Sequence[str]]]) -> tuple[Models, str]:

@@ -36,3 +36,16 @@ def test_mistakes_are_named() -> None:
     for most in (0, 5):
         with pytest.raises(InputError, match=rf"k: {most} is not between 1 and the number of users, 4"):
             per_hits.metrics(rows, most=most)
+
+
+def test_of_each_user_some_last_messages_are_held_out() -> None:
+    texts = [[str(number)] for number in range(40)]
+    assert per_hits.parted([texts]) == ([texts[:37]], [texts[37:]])  # three at most
+    users = [texts[:29], texts[:10], texts[:9], []]  # a tenth at most
+    assert per_hits.parted(users) == (
+        [texts[:27], texts[:9], texts[:9], []],
+        [texts[27:29], texts[9:10], [], []],
+    )
+    again = [*texts[:8], [], ["lol"], ["lol"]]  # the last one that was said but once; empty ones do not count
+    assert per_hits.parted([again]) == ([[*texts[:7], [], ["lol"], ["lol"]]], [[texts[7]]])
+    assert per_hits.parted([again[1:], [["lol"]] * 30]) == ([again[1:], [["lol"]] * 30], [[], []])

@@ -7,6 +7,7 @@ says nothing of anybody has 1 chance in N / k; real responses of users, on which
 much there is to find. Users whose perplexities are equal, but for rounding, share their ranks, as in `ranking`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,9 @@ from personae.types import InputError, Row
 
 Floats = NDArray[np.float64]
 
+Texts = list[Sequence[str]]
+"""What a user said, each in words."""
+
 MOST = 5
 """The paper's greatest k; it also averages over those up to it."""
 
@@ -25,9 +29,27 @@ DIGITS = 4
 """Digits after the point of a perplexity's logarithm, beyond which two are equal; KenLM's have not many more."""
 
 
+HELD_OUT = 3
+"""At most so many messages of a user are held out, and a tenth of them."""
+
+
 def spoken(text: str) -> list[str]:
     """The words of a text by which users are told apart: of its standard form, lower-cased."""
     return words(standard(text))
+
+
+def parted(said: Sequence[Sequence[Sequence[str]]]) -> tuple[list[Texts], list[Texts]]:
+    """What each user said, but for the last messages that stand nowhere else in it; and these: at most a tenth of those
+    that are not empty, and `HELD_OUT`. They are to the rest what real responses are to whole histories."""
+    rest: list[Texts] = []
+    held: list[Texts] = []
+    for texts in said:
+        times = Counter(tuple(text) for text in texts if text)
+        once = [place for place, text in enumerate(texts) if times[tuple(text)] == 1]
+        some = {*once[max(0, len(once) - min(HELD_OUT, times.total() // 10)) :]}
+        rest.append([text for place, text in enumerate(texts) if place not in some])
+        held.append([text for place, text in enumerate(texts) if place in some])
+    return rest, held
 
 
 def rows(perplexities: Floats, users: Sequence[str], owners: Sequence[str]) -> list[Row]:
