@@ -1,6 +1,7 @@
 import pytest
 
-from personae.names import hint, nearest
+from personae.names import as_options, hint, nearest
+from personae.types import InputError
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,10 @@ def test_a_hint_is_the_nearest_name_or_one_that_holds_it_or_what_else_to_do() ->
     assert hint("dim-toys", known, "give one") == "did you mean selection/dim-toy?"
     assert hint("selection/zzz", known, "give one") == hint("", known, "give one") == "give one"  # by the last part
     assert hint("zzz", known, "give one") == hint("zzz", [], "give one") == "give one"
+
+
+def test_a_mistake_names_the_option() -> None:
+    mistaken = as_options("corpus", files="a.jsonl")
+    message = "corpus.near: 2 is too much (corpus.n, corpus.files), of mycorpus.near"
+    with pytest.raises(InputError, match=r"^--near: 2 is too much \(-n, a\.jsonl\), of mycorpus\.near$"), mistaken:
+        raise InputError(message)

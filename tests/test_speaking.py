@@ -45,6 +45,10 @@ def files(tmp_path: Path) -> dict[str, str]:
         '{"user": "bob", "text": "gosh"}\n{"user": "ann", "history": ["", "amen"]}\n',
         "blank.jsonl": '{"user": "ann", "text": ""}\n',
         "odd.jsonl": '{"user": "ann", "history": ["yep"], "context": ["hi"]}\n',
+        "listed.txt": '\n["i sail", "i cook"]\n',
+        "quoted.txt": '"eve","i sail"\n',
+        "prose.jsonl": "i sail\n",
+        "nothing.json": "\n",
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -100,6 +104,9 @@ def test_someone_who_is_known_by_a_file_alone(
 ) -> None:
     found = told(capsys, "generate", model, "--context", files["context"], "--history", files["eve"])
     assert found["user"] == files["eve"]
+    of_two = ("generate", model, "--context", files["context"], "--history", files["two"])
+    assert told(capsys, *of_two, "--user", "ann")["user"] == "ann"
+    assert "holds none of their messages; did you mean ann?" in refused(capsys, *of_two, "--user", "anne")
     assert not (model / "users").exists()
 
 
@@ -120,7 +127,15 @@ def test_adapt_and_generate(
     assert "'eve' is known already" in refused(capsys, "adapt", out, "--history", files["eve"])
     assert told(capsys, "adapt", out, "--history", files["two"], "--user", "ann")["messages"] == 2
     assert main(["adapt", str(out), "--history", files["two"], "--user", "bob", "--steps", "1"]) == 0
-    assert "bob is known by 1 messages" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "bob is known by 1 message, and kept" in shown
+    assert "of the messages that were fitted" in shown
+    assert "none of them has a context" in shown
+    assert main(["adapt", str(out), "--history", files["two"], "--user", "ann", "--out", f"{out}-2"]) == 2
+    (out / "users" / "ann.safetensors").unlink()
+    capsys.readouterr()
+    assert main(["adapt", str(out), "--history", files["two"], "--user", "ann", "--steps", "1"]) == 0
+    assert "has a context" not in capsys.readouterr().out
     assert (out / "model.safetensors").read_bytes() == weights
 
 
@@ -131,21 +146,45 @@ def test_adapt_and_generate(
         ("adapt RUN --history blank", "holds no message; give what they said, or generate for the average user"),
         ("adapt RUN --history two", "holds messages of 2 users; choose by --user, such as ann"),
         ("adapt RUN --history two --user anne", "holds none of their messages; did you mean ann?"),
+        ("adapt RUN --history nothing", "holds no message; give one in each line"),
+        ("adapt RUN --history listed", 'listed.txt:2: is no JSON object; write {"user": "eve", "text": "..."}'),
+        ("adapt RUN --history quoted", "quoted.txt:1: is no JSON object"),
+        ("generate RUN --context context --history prose", "prose.jsonl:1: is no JSON object"),
         ("adapt RUN --history odd", "odd.jsonl:1: field context: is of one message"),
         ("adapt RUN --history eve --user user-3", "'user-3' is known already"),
         ("adapt RUN --history eve --user ../eve", "'../eve': is no name of a file"),
         ("adapt RUN --history eve --steps 0", "--steps: 0 is not at least 1"),
         ("adapt RUN --history eve --out RUN", "is not an empty folder"),
-        ("generate RUN --context context --user usr-3", "did you mean user-3?"),
-        ("generate RUN --context context --user user-3 --history eve", "--user, --history: give one of them"),
+        (
+            "generate RUN --context context --user usr-3",
+            "did you mean user-3? It knows 8, such as user-0 and user-1.",
+        ),
+        ("generate RUN --context context --user eve", "no such user; name another. It knows 8, such as user-0 and"),
+        ("generate RUN --context context --user user-3 --history eve", "is of one user, whom it does not name"),
         ("generate RUN --context context --stream --json", "--stream, --json: give one of them"),
-        ("generate RUN --context context --stream -n 2", "one reply, sampled or greedy"),
+        (
+            "generate RUN --context context --stream -n 2",
+            "personae: -n: 2 is not for a stream, which is one reply",
+        ),
+        ("generate RUN --context context --stream --kind beam", "personae: --kind: beam is not for a stream"),
         ("generate RUN --context context --beams 2", "--beams: is of --kind beam"),
         ("generate RUN --context context --top_p 2", "personae: --top_p: 2.0 is not above 0"),
         ("generate RUN --context context --kind greedy -n 2", "personae: -n: greedy decoding gives one"),
         ("generate RUN --context context --kind greedy --top_k 2", "--top_k: is of --kind sample"),
         ("generate RUN --context context --kind greedy -n 2", "greedy decoding gives one reply"),
         ("generate tfidf --context context", "ranks replies, and writes none"),
+        ("generate nosuch --context context", "no run folder; give that of a model that writes replies: personae fit"),
+        ("generate selection/imn-toy-ra --context context", "personae fit --config generation/... --out RUN"),
+        (
+            "generate generation/seq2seq-planted-tf --context context",
+            "personae fit --config generation/seq2seq-pl",
+        ),
+        (
+            "adapt memory --history eve",
+            "no run folder; give that of a model that writes replies: personae fit --config",
+        ),
+        ("cold nosuch --out OUT", "no run folder; give that of a model that writes replies"),
+        ("calibrate RUN", "writes replies, and has no scores to make probabilities of; give a run that was trained to"),
         ("rank RUN --context context --persona eve --candidates eve", "writes replies, and ranks none"),
         ("cold RUN --out OUT --users 4", "--users: 4 are too few"),
         ("cold RUN --out OUT --messages 1,x", "--messages 1,x: numbers with commas"),

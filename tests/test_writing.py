@@ -113,7 +113,7 @@ def test_a_stream_is_the_reply(runs: dict[str, Path], name: str, decoding: Decod
     assert "".join(pieces) == reply.text
     assert len(pieces) == len(reply.text.split())
     assert not torch.is_inference_mode_enabled()
-    with pytest.raises(InputError, match="one reply, sampled or greedy"):
+    with pytest.raises(InputError, match=r"decoding\.n: 2 is not for a stream, which is one reply, sampled or greedy"):
         list(writer.stream(ASKED, decoding=Decoding(n=2)))
 
 
@@ -175,7 +175,7 @@ def test_whatever_they_said_their_replies_are_finite(runs: dict[str, Path], mess
 def test_empty_messages_are_left_out(runs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     writer = Writer.load(runs["seq2seq-tf"])
     assert writer.welcome("eve", [*SAID, Message(""), Message(" ")], steps=1).messages == 1
-    assert "2 messages are empty, and left out" in caplog.text
+    assert "2 empty messages left out" in caplog.text
 
 
 def test_of_very_many_messages_the_latest_are_read(runs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
@@ -266,6 +266,8 @@ def test_mistakes(runs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> No
         writer.welcome("eve", SAID, steps=0)
     with pytest.raises(InputError, match="a user has a name"):
         writer.welcome(" ", SAID)
+    with pytest.raises(InputError, match=r'messages: a list of Message is wanted, such as \[Message\("i sail \."\)\]'):
+        writer.welcome("eve", ["a text"])  # type: ignore[list-item]
     with pytest.raises(InputError, match="context: number 0, counted from 0, is empty"):
         writer.reply([""])
     writer.reply(ASKED, persona=["i sail"], partner=["i run"])

@@ -1,10 +1,7 @@
 """The commands of generators: a reply as a user, and a new user made known."""
 
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,8 +41,9 @@ def generate(
 
     Args:
         model: a run folder, of a model that writes replies.
-        user: someone whom the model knows, from training or from `personae adapt`.
-        history: in place of that, a file of what someone said, as `personae adapt` reads it; it is not kept.
+        user: someone whom the model knows, from training or from `personae adapt`; with history, whose messages of it
+            to take.
+        history: a file of what someone said, as `personae adapt` reads it; it is not kept.
         context: a text file, an utterance in each line, the partner's last; may be empty.
         persona: a text file, lines about the one who replies, for a model that reads them.
         partner: a text file, lines about the other speaker.
@@ -66,32 +64,35 @@ def generate(
 
     from personae import console
     from personae.data import lines
+    from personae.names import as_options
     from personae.writing import Writer
 
     given = {"top_k": top_k, "top_p": top_p, "temperature": temperature, "beams": beams}
     lengths = {"n": n, "shortest": shortest, "longest": longest}
-    if user is not None and history is not None:
-        raise InputError("--user, --history: give one of them")
     if stream and json:
         raise InputError("--stream, --json: give one of them")
     files = {"context": context, "persona": persona, "partner": partner}
     texts = {name: lines.texts(path) for name, path in files.items() if path}
-    messages = told(history, None)[1] if history else []
+    if history and user is not None and not _names_users(history):
+        raise InputError(
+            f"--user {user}: {history} is of one user, whom it does not name; leave --user or --history out"
+        )
+    messages = told(history, user)[1] if history else []
     writer = Writer.load(model)
-    with _as_options():
+    known = str(history) if history else user
+    with as_options("decoding"):
         decoding = _decoding(writer.task.decoding, kind, given, {**lengths, "seed": seed})
         if history:
-            user = str(history)
-            writer.welcome(user, messages)
+            writer.welcome(str(history), messages)
         if stream:
-            for piece in writer.stream(user=user, decoding=decoding, **texts):
+            for piece in writer.stream(user=known, decoding=decoding, **texts):
                 print(console.plain(piece), end="", flush=True)
             print()
             return
-        replies = writer.reply(user=user, decoding=decoding, **texts)
+        replies = writer.reply(user=known, decoding=decoding, **texts)
     if json:
         shown = {"replies": [asdict(reply) for reply in replies], "decoding": asdict(decoding)}
-        console.as_json({"model": model, "user": user, **shown})
+        console.as_json({"model": model, "user": user or known, **shown})
         return
     for reply in replies:
         print(console.plain(reply.text))
@@ -137,9 +138,12 @@ def adapt(
     if json:
         console.as_json({"model": str(out or model), "user": name, **asdict(found), "file": str(path)})
         return
-    print(f"{name} is known by {found.messages:,} messages, and kept in {path}")
+    print(f"{name} is known by {console.counted(found.messages, 'message')}, and kept in {path}")
     if found.before is not None:
-        print(f"log-likelihood of a token of theirs: {found.before:.3f} to the average user, {found.after:.3f} to them")
+        both = f"{found.before:.3f} to the average user, {found.after:.3f} to them"
+        print(f"log-likelihood of a token of the messages that were fitted: {both}")
+        if not any(message.context for message in messages):
+            print("none of them has a context; with what they answer, messages tell far more (see adapt --help)")
 
 
 def told(path: Path, user: str | None) -> "tuple[str, list[Message]]":
@@ -148,7 +152,7 @@ def told(path: Path, user: str | None) -> "tuple[str, list[Message]]":
     from personae.names import hint
     from personae.writing import Message
 
-    if not lines.text(path, blank=True).lstrip().startswith("{"):
+    if not _names_users(path):
         said = [Message(text) for text in lines.texts(path, "message")]
         return path.stem if user is None else user, said
     by_user: dict[str, list[Message]] = {}
@@ -160,6 +164,21 @@ def told(path: Path, user: str | None) -> "tuple[str, list[Message]]":
     if chosen not in by_user:
         raise InputError(f"--user {user}: {path} holds none of their messages; {hint(chosen, by_user, 'name another')}")
     return chosen, by_user[chosen]
+
+
+def _names_users(path: Path) -> bool:
+    """Whether a file of what was said has a JSON object in each line, and not a message. InputError where it looks like
+    other JSON, or like a table."""
+    from personae.data import lines
+
+    number, first = next(lines.numbered(path, blank=True), (1, ""))
+    first = first.lstrip()
+    if first.startswith(("[", '"')) or (first[:1] not in ("", "{") and path.suffix.lower() in (".json", ".jsonl")):
+        raise InputError(
+            f'{path}:{number}: is no JSON object; write {{"user": "eve", "text": "..."}} in each line, or give a text '
+            "file, with a message in each line"
+        )
+    return first.startswith("{")
 
 
 def _decoding(recipe: "Decoding", kind: Kind | None, given: dict[str, Any], lengths: dict[str, Any]) -> "Decoding":
@@ -177,15 +196,6 @@ def _decoding(recipe: "Decoding", kind: Kind | None, given: dict[str, Any], leng
     if chosen != recipe.kind:
         changes = {"n": 1, **changes}
     return replace(recipe, kind=chosen, **changes)
-
-
-@contextmanager
-def _as_options() -> Iterator[None]:
-    """Has a mistake in the decoding name the option."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(re.sub(r"\bdecoding\.(?=\w\w)", "--", str(error)).replace("decoding.", "-")) from None
 
 
 def _copied(run: Path, out: Path) -> Path:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from personae import recipes, run
+from personae import catalogue, console, recipes, run
 from personae.data import lines
 from personae.data.texts import example_of, listed
 from personae.names import hint
@@ -83,10 +83,13 @@ class Writer:
     @classmethod
     def load(cls, model: str | Path) -> Self:
         """A writer with the generator of a run folder. InputError where there is none."""
-        task, recipe = run.load(str(model)), Path(model) / "recipe.yaml"
+        name = str(model)
+        if not Path(model).exists() and name not in catalogue.shipped() and catalogue.untrained(name) is None:
+            raise InputError(f"{name}: is no run folder; {_needed(name)}")
+        task, recipe = run.load(name), Path(model) / "recipe.yaml"
         corpus = recipes.read(str(recipe))["corpus"] if recipe.exists() else {}
         standard = bool(corpus.get("init_args", {}).get("standard", False))
-        return cls(task, name=str(model), folder=Path(model), standard=standard)
+        return cls(task, name=name, folder=Path(model), standard=standard)
 
     @property
     def knows_users(self) -> bool:
@@ -149,9 +152,11 @@ class Writer:
             raise InputError("--user: a user has a name; give one")
         if steps < 1:
             raise InputError(f"--steps: {steps} is not at least 1")
+        if any(not isinstance(message, Message) for message in messages):
+            raise InputError('messages: a list of Message is wanted, such as [Message("i sail .")]')
         said = [message for message in messages if message.text.strip()]
         if len(said) < len(messages):
-            log.warning("%d messages are empty, and left out", len(messages) - len(said))
+            log.warning("%s left out", console.counted(len(messages) - len(said), "empty message"))
         if len(said) > LATEST:
             log.warning("of %d messages the latest %d are read", len(said), LATEST)
         said = said[-LATEST:]
@@ -213,10 +218,12 @@ class Writer:
         if any(user in table.names for table in self._tables.values()) or user in (self._memory or {}):
             return
         if user not in self._kept():
-            meant = hint(user, self.users, "it was not trained with one of such a name.")
+            known = self.users
+            some = f", such as {' and '.join(known[:2])}" if known else ""
             raise InputError(
-                f"--user {user}: {self.name} knows no such user; {meant} Make them known with `personae adapt`, give "
-                "--history with what they said, or leave it out for the average user"
+                f"--user {user}: {self.name} knows no such user; {hint(user, known, 'name another.')} It knows "
+                f"{len(known):,}{some}. Make them known with `personae adapt`, give --history with what they said, or "
+                "leave it out for the average user"
             )
         path = self._file(user)
         try:
@@ -265,3 +272,11 @@ class Writer:
 
     def _collated(self, examples: Sequence[Example]) -> Any:
         return self.model.collate(examples).to(self.task.device)
+
+
+def _needed(name: str) -> str:
+    """What to give in place of a name that is no run folder."""
+    beside = [str(file.parent) for file in Path(name).parent.glob("*/config.json")]
+    near = [title for title in recipes.shipped() if title.startswith(f"generation/{Path(name).name}")]
+    recipe = min(near, key=len, default="generation/...")
+    return hint(name, beside, f"give that of a model that writes replies: personae fit --config {recipe} --out RUN")

@@ -132,7 +132,8 @@ def stream(
     """The tokens of one example's reply, as they are chosen, the same as `decode` gives; `logits` is (1, V). InputError
     where there is more than one reply or a search with beams, in which nothing is chosen before the end."""
     if decoding.kind == "beam" or decoding.n > 1:
-        raise InputError("decoding: what is shown token by token is one reply, sampled or greedy, with n 1")
+        name, value = ("kind", "beam") if decoding.kind == "beam" else ("n", str(decoding.n))
+        raise InputError(f"decoding.{name}: {value} is not for a stream, which is one reply, sampled or greedy")
     numbers = _numbers(name, 0, decoding)[None]
     for _, (token,), _ in _chosen(logits, state, step, numbers, end, forbidden, decoding):
         if token != end:
