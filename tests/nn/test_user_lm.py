@@ -1,5 +1,7 @@
 """Adapters of many users: each as if it were alone, kept, and told apart by what it was trained on."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,38 @@ def test_who_else_is_trained_and_asked_does_not_matter(
     np.testing.assert_allclose(again.perplexities(ASKED[:1])[0, [2, 1, 3, 0]], together[0], rtol=1e-3)
 
 
+def test_every_message_is_read_and_who_said_less_is_not_trained_longer(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(SMALL, steps=3, messages=2)
+    texts = {
+        "ann": 11 * ["boat"],
+        "bob": ["i like soup", "pot", "salt"],
+        "cid": [f"dog {'walk ' * n}" for n in range(7)],
+    }
+    people = {user: [text.split() for text in each] for user, each in texts.items()}
+    steps: list[list[tuple[int, ...]]] = []
+    losses = UserModels._losses
+
+    def watched(self: UserModels, states: torch.Tensor, labels: torch.Tensor, users: int) -> torch.Tensor:
+        steps.append([tuple(row[row > 0].tolist()) for row in labels])
+        return losses(self, states, labels, users)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UserModels, "_losses", watched)
+        together = UserModels(list(people.values()), backbone=backbone, home=tmp_path / "all", training=short)
+    assert [len(step) // 2 for step in steps] == [3, 3, 3, 2, 1, 1]  # ann 6 steps, cid 4, bob 3
+    read = [row for step in steps for row in step]
+    known = together.causal.tokens(" ".join(words) for each in people.values() for words in each)
+    for each in people.values():
+        for words in each:
+            told = known[" ".join(words)]
+            assert read.count(told) >= sum(known[" ".join(other)] == told for other in each)
+    for place, (user, each) in enumerate(people.items()):
+        alone = UserModels([each], backbone=backbone, home=tmp_path / user, training=short)
+        np.testing.assert_allclose(alone.perplexities(ASKED)[:, 0], together.perplexities(ASKED)[:, place], rtol=1e-4)
+
+
 def test_the_perplexity_is_that_of_the_merged_transformer(backbone: str, tmp_path: Path) -> None:
     users = models("ann bob", backbone, tmp_path)
     users.perplexities(ASKED)  # puts the adapters in place
@@ -119,11 +153,28 @@ def test_what_was_trained_is_kept(backbone: str, tmp_path: Path, monkeypatch: py
     assert trained == [2, 1]
     models("ann", backbone, tmp_path, replace(SMALL, rank=3))  # another training
     assert trained == [2, 1, 1]
+    models("ann", backbone, tmp_path / "alpha", SMALL)
+    models("ann", backbone, tmp_path / "alpha", replace(SMALL, alpha=8.0))
+    assert trained.pop() == trained.pop() == 1
     some = sorted(tmp_path.glob("*.safetensors"))[0]
     some.write_bytes(some.read_bytes()[:100])  # half a file
     models("ann bob cid", backbone, tmp_path)
     models("ann", backbone, tmp_path, replace(SMALL, rank=3))
     assert trained == [2, 1, 1, 1]
+
+
+def test_adapters_are_of_one_transformer_and_its_tokens(backbone: str, tmp_path: Path) -> None:
+    keys = [models("ann", backbone, tmp_path / "adapters", replace(SMALL, steps=1)).keys]
+    for name, change in (("config.json", ("rms_norm_eps", 0.5)), ("tokenizer.json", ("pre_tokenizer", None))):
+        other = tmp_path / name
+        shutil.copytree(backbone, other)
+        told = json.loads((other / name).read_text())
+        assert change[0] in told
+        (other / name).write_text(json.dumps({**told, change[0]: change[1]}))
+        keys.append(models("ann", str(other), tmp_path / "adapters", replace(SMALL, steps=1)).keys)
+    assert len({key for (key,) in keys}) == 3
+    shutil.copytree(backbone, tmp_path / "moved")
+    assert models("ann", str(tmp_path / "moved"), tmp_path / "adapters", replace(SMALL, steps=1)).keys == keys[0]
 
 
 def test_an_interruption_loses_those_at_work_only(

@@ -1,12 +1,14 @@
 """Language models of many users: a causal transformer that all share, and a low-rank adapter of each user.
 
 In place of the GPT-2 that Wu, Ma and Yang, GEM 2021, section 5.3 (https://aclanthology.org/2021.gem-1.5) fine-tune for
-each user. Only the upper layers have adapters, so that the lower ones read a text once, whoever is asked about it; in
-each step of training, and in each pass over responses, several users' adapters are computed at once, each on rows of
-its own. What is drawn for a user depends on that user alone, so that it does not matter who is trained beside them.
+each user. As there, all messages of a user are read: each as often as the others or once more, so that an adapter is
+trained the longer, the more its user said; of a message only the first tokens. Only the upper layers have adapters, so
+that the lower ones read a text once, whoever is asked about it; in each step of training, and in each pass over
+responses, several users' adapters are computed at once, each on rows of its own. What is drawn for a user depends on
+that user alone, so that it does not matter who is trained beside them.
 
-Adapters are kept in a folder, a file a user, by a digest of the user's messages and of all that they were trained with:
-who was trained once is not trained again, also after an interruption.
+Adapters are kept in a folder, a file a user, by a digest of the tokens of the user's messages and of all that they were
+trained with: who was trained once is not trained again, also after an interruption.
 
 Letters: U users, N sentences, B rows of a batch, T tokens, H hidden units.
 """
@@ -49,16 +51,22 @@ ROOM = 1024
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How each user's adapter is trained: of the upper `layers`, of a `rank`, for so many `steps` of Adam, whose rate
-    falls to 0, on `messages` of the user a step, of which the first `longest` tokens are read."""
+    """How each user's adapter is trained: of the upper `layers`, of a `rank`, what it adds multiplied by `alpha` /
+    `rank`, by Adam, whose rate falls to 0, on `messages` of the user a step, for `steps` at least. Of a message the
+    first `longest` tokens are read."""
 
     layers: int = 8
     rank: int = 4
+    alpha: float = 16.0
     steps: int = 16
     messages: int = 8
     learning_rate: float = 3e-3
     longest: int = 64
     seed: int = 0
+
+    def count(self, said: int) -> int:
+        """The steps for a user who said so many messages: in these each is read."""
+        return max(self.steps, -(-said // self.messages))
 
 
 class UserModels:
@@ -86,18 +94,19 @@ class UserModels:
         self.causal = Causal(backbone, field="--backbone").requires_grad_(False).eval()
         if fastest() == "bf16-mixed":
             self.causal.to(torch.bfloat16)
-        made_of = hashlib.sha256(repr(asdict(training)).encode())
+        made_of = hashlib.sha256(f"{asdict(training)} {self.causal.backbone.config.to_json_string()}".encode())
         for weight in self.causal.parameters():
             made_of.update(weight.detach().contiguous().view(torch.uint8).numpy().data)
         self.lower, self.upper = divided(self.causal.backbone, training.layers)
-        lora.adapt(self.upper.layers, rank=training.rank, many=AT_ONCE)
+        lora.adapt(self.upper.layers, rank=training.rank, alpha=training.alpha, many=AT_ONCE)
         texts = [[" ".join(words) for words in each] for each in said]
-        keys = [hashlib.sha256(f"{made_of.hexdigest()} {json.dumps(each)}".encode()).hexdigest() for each in texts]
+        keys = [self._key(each, made_of.hexdigest()) for each in texts]
         self.kept = {key: found for key in keys if (found := self._kept(key)) is not None}
         advance(sum(key in self.kept for key in keys))
         wanted = {key: each for key, each in zip(keys, texts, strict=True) if key not in self.kept}
+        longest_first = sorted(wanted, key=lambda key: -training.count(len(wanted[key])))
         for start in range(0, len(wanted), AT_ONCE):
-            some = dict(list(wanted.items())[start : start + AT_ONCE])
+            some = {key: wanted[key] for key in longest_first[start : start + AT_ONCE]}
             self._train(some)
             advance(sum(key in some for key in keys))
         self.keys = keys
@@ -123,30 +132,46 @@ class UserModels:
                 found[places, first : first + len(users)] = means.T.exp().numpy()
         return found[:, [distinct.index(key) for key in self.keys]]
 
+    def _key(self, texts: Sequence[str], made_of: str) -> str:
+        """A digest of all that the adapters of a user who said `texts` come of."""
+        known, training = self.causal.tokens(texts), self.training
+        tokens = [self.causal.end, *(known[text][: training.longest] for text in texts)]
+        return hashlib.sha256(json.dumps([made_of, training.count(len(texts)), tokens]).encode()).hexdigest()
+
     def _train(self, texts: dict[str, list[str]]) -> None:
-        """Trains the adapters of some users, by their keys, on their texts, and keeps them."""
-        training = self.training
+        """Trains the adapters of some users, by their keys, on their texts, and keeps them. Who takes more steps stands
+        before who takes fewer, so that those who are not ready are always the first."""
+        training, weights = self.training, self._weights()
         for number, key in enumerate(texts):
             generator = torch.Generator().manual_seed(int(key[:15], 16))
             for layer in lora.adapters(self.upper):
                 drawn = torch.randn(layer.down.shape[1:], generator=generator) * layer.down.shape[-1] ** -0.5
                 layer.down.data[number], layer.up.data[number] = drawn, 0.0
-        each = [_drawn(said, training.steps * training.messages, key) for key, said in texts.items()]
-        read = self._read(dict.fromkeys(text for said in each for text in said))
-        trained = [weight for layer in lora.adapters(self.upper) for weight in (layer.down, layer.up)]
-        optimizer = torch.optim.Adam(trained, lr=training.learning_rate)
-        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / training.steps, training.steps - 1)
-        for step in range(training.steps):
-            some = slice(step * training.messages, (step + 1) * training.messages)
-            states, labels = _padded([read[text] for said in each for text in said[some]])
-            losses = self._losses(states, labels, len(texts)).view(len(texts), -1).sum(1)
-            mean = losses / (labels >= 0).view(len(texts), -1).sum(1)
-            optimizer.zero_grad()
-            mean.sum().backward()
+        counts = [training.count(len(said)) for said in texts.values()]
+        each = [
+            _drawn(said, count * training.messages, key)
+            for (key, said), count in zip(texts.items(), counts, strict=True)
+        ]
+        own = [[weight.data[number] for weight in weights] for number in range(len(texts))]  # they share memory
+        optimizer = torch.optim.Adam([{"params": some} for some in own])
+        read: dict[str, tuple[Tensor, Tensor]] = {}
+        for step in range(counts[0]):
+            first, size = step * training.messages, training.messages
+            if step % training.steps == 0:  # what the lower layers make of so many texts is in memory at once
+                ahead = slice(first, first + training.steps * size)
+                read = self._read(dict.fromkeys(text for said in each for text in said[ahead]))
+            now = list(filter(None, (said[first : first + size] for said in each)))
+            states, labels = _padded([read[text] for said in now for text in said])
+            losses = self._losses(states, labels, len(now)).view(len(now), -1).sum(1)
+            mean = losses / (labels >= 0).view(len(now), -1).sum(1)
+            gradients = torch.autograd.grad(mean.sum(), weights)
+            for number, (group, count) in enumerate(zip(optimizer.param_groups, counts, strict=True)):
+                group["lr"] = training.learning_rate * (1 - step / count)
+                for weight, gradient in zip(group["params"], gradients, strict=True):
+                    weight.grad = gradient[number] if number < len(now) else None  # who is ready stays as they are
             optimizer.step()
-            falling.step()
         for number, key in enumerate(texts):
-            self.kept[key] = [weight.detach()[number].clone() for weight in trained]
+            self.kept[key] = [weight.clone() for weight in own[number]]
             self._keep(key)
 
     def _losses(self, states: Tensor, labels: Tensor, users: int) -> Tensor:
@@ -181,10 +206,13 @@ class UserModels:
 
     def _take(self, keys: Sequence[str]) -> None:
         """Puts the adapters of users into their places."""
-        trained = [weight for layer in lora.adapters(self.upper) for weight in (layer.down, layer.up)]
         for number, key in enumerate(keys):
-            for weight, kept in zip(trained, self.kept[key], strict=True):
+            for weight, kept in zip(self._weights(), self.kept[key], strict=True):
                 weight.data[number] = kept
+
+    def _weights(self) -> list[nn.Parameter]:
+        """What is trained: of every layer, for all users at once."""
+        return [weight for layer in lora.adapters(self.upper) for weight in (layer.down, layer.up)]
 
     def _kept(self, key: str) -> list[Tensor] | None:
         """A user's adapters, if they are kept and whole."""
