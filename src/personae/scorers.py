@@ -4,24 +4,30 @@ Figure 4 of Wu, Ma and Yang, Personalized Response Generation via Tensor Factori
 (https://aclanthology.org/2021.gem-1.5). Both rank the same users, the most active ones, on replies that were written
 for these."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from personae import console, results, run
 from personae.metrics import per_hits
+from personae.metrics.compare import Interval, pearson
 from personae.metrics.compare_spoken import Measures
 from personae.metrics.ngram import NgramModels
-from personae.nn.user_lm import UserModels
-from personae.types import Corpus, InputError, Spoken
+from personae.metrics.ranking import ranks
+from personae.nn.user_lm import Training, UserModels
+from personae.types import Corpus, InputError
 
 FILE = "scorers.json"
 
+NAMES = ("ngram", "lm")
+
 
 class Scorers:
-    """Language models by two scorers, "ngram" and "lm", of the `most` active users of those who reply in the "valid"
-    split of a recipe's corpus. The transformer is that of a folder or a hub id, None for SmolLM2."""
+    """Language models by two scorers, `NAMES`, of the `most` active users of those who reply in the "valid" split of a
+    recipe's corpus. The transformer is that of a folder or a hub id, None for SmolLM2."""
 
     def __init__(self, recipe: str, *, most: int, backbone: str | None = None) -> None:
         self.recipe, self.most, self.backbone = recipe, most, backbone
@@ -47,18 +53,24 @@ class Scorers:
         return {"ngram": NgramModels(list(self.said.values())), "lm": adapted}
 
     def score(self, folder: Path) -> dict[str, Any]:
-        """Per-Hits@k of a run's replies by each scorer, also kept in its folder. InputError where it wrote none for
-        these users."""
+        """The rank of its user for each of a run's replies, by each scorer, and the place of that user ("owners"), also
+        kept in its folder. A rank that users share is rounded up. InputError where it wrote none for these users."""
         replies = results.read(folder)[1]
         some = [] if isinstance(replies, Measures) else [reply for reply in replies if reply.user in self.said]
         if not some:
             raise InputError(f"{folder}: holds no reply that was written for one of the {len(self.said)} users")
+        users, owners = list(self.said), [reply.user for reply in some]
+        spoken = [per_hits.spoken(reply.text) for reply in some]
+        ranked = {
+            name: list(map(math.ceil, ranks(per_hits.rows(self.models[name].perplexities(spoken), users, owners))))
+            for name in NAMES
+        }
         found = {
             **self._wanted(folder),
-            "n": len(some),
-            "users": len(self.said),
-            "hits": {name: _hits(each, list(self.said), some) for name, each in self.models.items()},
+            "users": len(users),
             "lm": self.models["lm"].causal.name,
+            "owners": list(map(users.index, owners)),
+            "ranks": ranked,
         }
         results.write_json(found, folder / FILE)
         return found
@@ -67,18 +79,29 @@ class Scorers:
         """What `score` kept, if it is of this; of a record, of the same number of users."""
         if not (folder / FILE).exists():
             return None
-        found = results.read_json(folder / FILE, "n", "users", "hits.ngram", "hits.lm", "lm", "most", "predictions")
-        if (folder / "predictions.jsonl").exists():
-            return found if self._wanted(folder).items() <= found.items() else None
-        return found if found["most"] == self.most else None
+        whole = (folder / "predictions.jsonl").exists()
+        wanted = self._wanted(folder) if whole else {"most": self.most}
+        if not wanted.items() <= results.read_json(folder / FILE).items():
+            return None
+        return results.read_json(folder / FILE, "users", "lm", "owners", *(f"ranks.{name}" for name in NAMES))
 
     def _wanted(self, folder: Path) -> dict[str, Any]:
         digest = results.sha256(folder / "predictions.jsonl")
-        return {"predictions": digest, "most": self.most, "backbone": self.backbone}
+        return {"predictions": digest, "most": self.most, "backbone": self.backbone, "training": asdict(Training())}
 
 
-def _hits(models: Any, users: Sequence[str], replies: Sequence[Spoken]) -> list[float]:
-    """Per-Hits@k for k from 1 to 5, between 0 and 1."""
-    perplexities = models.perplexities([per_hits.spoken(reply.text) for reply in replies])
-    measured = per_hits.metrics(per_hits.rows(perplexities, users, [reply.user for reply in replies]))
-    return [sum(values) / len(values) for name, values in measured.items() if "@" in name]
+def hits(scored: Mapping[str, Any], name: str, k: int) -> list[float]:
+    """Whether each reply is a hit@k by a scorer, from what `Scorers.score` found."""
+    return [float(rank <= k) for rank in scored["ranks"][name]]
+
+
+def correlation(scored: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Interval:
+    """Pearson's r of Per-Hits@k by one scorer and by the other, over these k and all systems, from what was found of
+    each, with an interval over users. InputError where it cannot be had."""
+    if len(scored) * len(ks) < 3:
+        raise InputError("fewer than three points say nothing of a line")
+    owners = scored[0]["owners"]
+    if any(each["owners"] != owners for each in scored):
+        raise InputError("the systems did not reply to the same users in the same order")
+    x, y = ([hits(each, name, k) for each in scored for k in ks] for name in NAMES)
+    return pearson(x, y, list(map(str, owners)))

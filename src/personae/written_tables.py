@@ -9,16 +9,17 @@ from dataclasses import asdict
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from personae import cases, recipes, results, run, shelf
 from personae.data import lines
-from personae.metrics.compare import Interval, pearson, ratio
+from personae.metrics.compare import Interval, ratio
 from personae.metrics.compare_spoken import Measures, compare_measures
 from personae.metrics.per_hits import MOST
 from personae.published import written_page
 from personae.published.written import Column, Line, Written
-from personae.scorers import Scorers
+from personae.scorers import NAMES, Scorers, correlation, hits
 from personae.shelf import BUDGETS, Budget, BudgetName, Job, Say, hours
 from personae.types import Corpus, InputError
 
@@ -321,41 +322,38 @@ def _correlated(plan: Written, there: Mapping[str, Job], wanted: set[str], found
     """Per-Hits@k of all runs by two scorers, and how these correlate. What is kept of a run is used; the rest is scored
     where its row is wanted."""
     assert plan.scorers is not None
-    points: list[dict[str, Any]] = []
-    about: dict[str, Any] = {}
+    scored: dict[str, dict[str, Any]] = {}
     scorers: Scorers | None = None
     for system, job in there.items():
         recipe = str(job.folder / "recipe.yaml")
         scorers = scorers or Scorers(recipe, most=plan.scorers.users, backbone=plan.scorers.backbone)
-        scored = scorers.kept(job.folder)
-        if scored is None and system in wanted:
+        one = scorers.kept(job.folder)
+        if one is None and system in wanted:
             say(f"scoring the replies of {job.folder.name} by two scorers (users' adapters take seconds each, once)")
-            scored = scorers.score(job.folder)
-        if scored is not None:
-            about = {"users": scored["users"], "n": scored["n"], "lm": scored["lm"]}
-            both = zip(scored["hits"]["ngram"], scored["hits"]["lm"], strict=True)
-            points += [
-                {"system": system, "k": k, "ngram": 100 * one, "lm": 100 * other}
-                for k, (one, other) in enumerate(both, 1)
-            ]
-    each = {k: [point for point in points if point["k"] == k] for k in range(1, MOST + 1)}
-    common = {"column": "Pearson's r", **EMPTY, "budget": found.budget.name, "unit": "", "places": 3}
-    rows = [_correlation({"system": "all runs and k", "published": plan.scorers.published, **common}, points)]
-    rows += [
-        _correlation({"system": f"all runs, k = {k}", "published": None, **common}, some) for k, some in each.items()
+            one = scorers.score(job.folder)
+        if one is not None:
+            scored[system] = one
+    every = range(1, MOST + 1)
+    points = [
+        {"system": system, "k": k, **{name: 100 * fmean(hits(one, name, k)) for name in NAMES}}
+        for system, one in scored.items()
+        for k in every
     ]
+    about = [{"users": one["users"], "n": len(one["owners"]), "lm": one["lm"]} for one in scored.values()]
+    common = {"column": "Pearson's r", **EMPTY, "budget": found.budget.name, "unit": "", "places": 3}
+    of = list(scored.values())
+    rows = [_correlation({"system": "all runs and k", "published": plan.scorers.published, **common}, of, every)]
+    rows += [_correlation({"system": f"all runs, k = {k}", "published": None, **common}, of, [k]) for k in every]
     runs = [{"system": line.system, **found._training(line)} for line in plan.lines if line.system in there]
-    return {"rows": rows, "points": points, "scorers": about, "runs": runs}
+    return {"rows": rows, "points": points, "scorers": about[0] if about else {}, "runs": runs}
 
 
-def _correlation(row: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if len(points) < 3:
-        return {**row, "why": "fewer than three points say nothing of a line"}
+def _correlation(row: dict[str, Any], scored: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[str, Any]:
     try:
-        found = pearson([point["ngram"] for point in points], [point["lm"] for point in points])
+        value = correlation(scored, ks)
     except InputError as error:
         return {**row, "why": str(error)}
-    return {**row, "ours": found.value, "low": found.low, "high": found.high, "n": found.n, "p": found.p}
+    return {**row, **_scaled(value, 1), "n": value.n}
 
 
 def _outcome(lead: float | None, value: Interval) -> str | None:

@@ -218,36 +218,71 @@ def test_wilcoxon_without_a_difference() -> None:
     assert wilcoxon([1], [0]) is None
 
 
-def test_pearson_agrees_with_scipy_and_with_fisher() -> None:
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=55)
-    y = x + 0.5 * generator.normal(size=55)
-    found, theirs = pearson(x.tolist(), y.tolist()), stats.pearsonr(x, y)
-    assert (found.value, found.p, found.n) == (pytest.approx(theirs.statistic), pytest.approx(theirs.pvalue), 55)
-    assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1])
-    around = 1.959964 / np.sqrt(52)
-    assert found.low == pytest.approx(np.tanh(np.arctanh(found.value) - around), abs=1e-6)
-    assert found.high == pytest.approx(np.tanh(np.arctanh(found.value) + around), abs=1e-6)
-    half = pearson(x.tolist(), y.tolist(), level=0.5)
-    assert half.low is not None
-    assert found.low is not None
-    assert found.low < half.low < found.value
+def hits(systems: int, groups: Sequence[str], seed: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Of several systems by two scorers, who agree in part; replies of one group are hits together."""
+    generator = np.random.default_rng(seed)
+    names, group = np.unique(groups, return_inverse=True)
+    level = np.linspace(-1, 0, systems)[:, None] + 0.5 * generator.normal(size=(2, 1, len(names)))[:, :, group]
+    level += 0.4 * np.random.default_rng(0).normal(size=(2, systems, 1))  # what each scorer makes of a system
+    shared, own = generator.normal(size=(1, systems, len(groups))), generator.normal(size=(2, systems, len(groups)))
+    x, y = (level + shared + own > 0).astype(float)
+    return x.tolist(), y.tolist()
 
 
-def test_pearson_of_few_pairs() -> None:
-    found = pearson([1, 2, 3], [2, 1, 4])
-    assert (found.value, found.low, found.high) == (pytest.approx(6 / (2 * 42) ** 0.5), None, None)
-    assert pearson([1, 2, 3, 4], [-2, -4, -6, -8]).value == pytest.approx(-1)
+def test_pearson_is_of_means_and_its_interval_leaves_out_a_group_at_a_time() -> None:
+    groups = named([3, 1, 5, 4, 2, 6, 3])
+    x, y = hits(5, groups, seed=0)
+    found = pearson(x, y, groups)
+    assert (found.value, found.n) == (pytest.approx(stats.pearsonr(np.mean(x, 1), np.mean(y, 1)).statistic), 5)
+    left = [np.array(groups) != group for group in sorted(set(groups))]
+    without = np.array(
+        [stats.pearsonr(np.array(x)[:, some].mean(1), np.array(y)[:, some].mean(1)).statistic for some in left]
+    )
+    error = np.sqrt(6 / 7 * ((without - without.mean()) ** 2).sum())
+    assert found.low == pytest.approx(found.value - 1.959964 * error)
+    assert found.high == pytest.approx(min(1, found.value + 1.959964 * error))
+    half = pearson(x, y, groups, level=0.5)
+    assert half.low == pytest.approx(found.value - 0.6744898 * error)
+
+
+def test_pearson_holds_what_other_groups_have_as_often_as_it_says() -> None:
+    groups = named([5] * 50)
+    found = [pearson(*hits(12, groups, seed), groups) for seed in range(1, 301)]
+    expected = np.mean([each.value for each in found])
+    held = [each.low <= expected <= each.high for each in found if each.low is not None and each.high is not None]
+    assert len(held) == 300
+    assert 0.91 <= np.mean(held) <= 0.98
+
+
+def test_pearson_of_measures_that_tell_the_same_twice_is_no_surer() -> None:
+    """As a system's Per-Hits@k for several k do, and Fisher's interval is."""
+    groups = named([4] * 30)
+    x, y = hits(6, groups, seed=1)
+    once, often = pearson(x, y, groups), pearson(8 * x, 8 * y, groups)
+    assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
+    assert (once.n, often.n) == (6, 48)
+
+
+def test_pearson_of_few_measures() -> None:
+    two = named([1, 1])
+    found = pearson([[1, 1], [2, 2], [3, 3]], [[-2, -2], [-4, -4], [-6, -6]], two)
+    assert (found.value, found.low, found.high) == pytest.approx((-1, -1, -1))
+    for groups, x in ((["d0", "d0"], [[1, 1], [2, 2], [3, 3]]), (two, [[1, 0], [1, 3], [1, 5]])):
+        found = pearson(x, x, groups)  # of one group, or without the second all are alike
+        assert (found.value, found.low, found.high) == (pytest.approx(1), None, None)
+    assert pearson([[1], [2], [3]], [[2], [1], [4]], ["d0"]).value == pytest.approx(6 / (2 * 42) ** 0.5)
     with pytest.raises(InputError, match=r"the second measure is 0\.5 everywhere"):
-        pearson([1, 2, 3, 4], [0.5] * 4)
+        pearson([[1, 1], [2, 2]], [[0.5, 0.5], [0, 1]], two)
     with pytest.raises(InputError, match="the first measure is 1 everywhere"):
-        pearson([1], [2])
+        pearson([[1]], [[2]], ["d0"])
     with pytest.raises(InputError, match="2 values cannot be paired with 1"):
-        pearson([1, 2], [2])
+        pearson([[1], [2]], [[2]], ["d0"])
     with pytest.raises(InputError, match="value 1, counted from 0, is nan"):
-        pearson([1, float("nan")], [2, 3])
+        pearson([[1.0, float("nan")], [1, 1]], [[2, 3], [3, 3]], two)
+    with pytest.raises(InputError, match="2 values have 1 groups"):
+        pearson([[1, 2], [2, 2]], [[2, 3], [1, 1]], ["d0"])
     with pytest.raises(InputError, match="level is 95"):
-        pearson([1, 2, 3, 4], [2, 1, 4, 3], level=95)
+        pearson([[1, 2], [2, 2]], [[2, 3], [1, 1]], two, level=95)
 
 
 def test_compare() -> None:

@@ -60,18 +60,6 @@ class McNemar:
     p: float
 
 
-@dataclass(frozen=True, slots=True)
-class Correlation:
-    """Pearson's coefficient of `n` pairs, its interval and the two-sided p-value of no correlation; `low` and `high`
-    are None for fewer than four pairs, which leave it anywhere."""
-
-    value: float
-    low: float | None
-    high: float | None
-    p: float
-    n: int
-
-
 def interval(
     values: Sequence[float], groups: Sequence[str], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
 ) -> Interval:
@@ -163,22 +151,35 @@ def wilcoxon(a: Sequence[float], b: Sequence[float]) -> float | None:
     return float(stats.wilcoxon(differences).pvalue) if len(differences) else 1.0
 
 
-def pearson(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> Correlation:
-    """How far two measures of the same things, such as Per-Hits@k of several systems under two scorers, rise and fall
-    together in a straight line; the interval is Fisher's. Interval and p-value take the pairs as independent: a
-    system's Per-Hits@k for several k are not, so with these the interval is too narrow. InputError where a measure is
-    everywhere the same, which correlates with nothing."""
-    from scipy import stats  # slow to load
-
+def pearson(
+    x: Sequence[Sequence[float]], y: Sequence[Sequence[float]], groups: Sequence[str], *, level: float = 0.95
+) -> Interval:
+    """How far the means of two measures, each of several things on the same examples, such as Per-Hits@k of systems by
+    two scorers, rise and fall together in a straight line; `n` is the number of pairs of means. The interval is of the
+    same things on other examples: the jackknife's, of so many standard errors to either side, that leaves out a group
+    at a time (Efron and Tibshirani, chapter 11). So pairs may depend on one another, as they may not for Fisher's. A
+    bootstrap would have the noise of the means twice, which weakens a correlation: its interval is too low, and may not
+    hold the value. `low` and `high` are None where all examples but those of one group have no correlation. InputError
+    where all have none, because a measure is everywhere the same."""
     if len(x) != len(y):
         raise InputError(f"{len(x)} values cannot be paired with {len(y)}; give both measures of each")
-    _check_level(level)
-    for which, values in (("first", _finite(x)), ("second", _finite(y))):
+    means = [_finite([_finite(values).mean() for values in measure]).round(12) for measure in (x, y)]
+    for which, values in zip(("first", "second"), means, strict=True):
         if np.ptp(values) == 0:
             raise InputError(f"the {which} measure is {values[0]:g} everywhere; a correlation needs values that differ")
-    found = stats.pearsonr(x, y)
-    low, high = map(float, found.confidence_interval(level)) if len(x) > 3 else (None, None)
-    return Correlation(value=float(found.statistic), low=low, high=high, p=float(found.pvalue), n=len(x))
+    for each in (*x, *y):
+        if len(each) != len(groups):
+            raise InputError(f"{len(each)} values have {len(groups)} groups; give each value its group")
+    _check_level(level)
+    names, group = np.unique(groups, return_inverse=True)
+    sums = [np.asarray(measure) @ np.eye(len(names))[group] for measure in (x, y)]  # (pairs, groups)
+    without = [(own.sum(axis=1, keepdims=True) - own).round(12) for own in sums]  # as good as means
+    value, low, high = float(_straight(*means)), None, None
+    if all((np.ptp(each, axis=0) > 0).all() for each in without):
+        error = (len(names) - 1) * _straight(*without).std(ddof=1) / np.sqrt(len(names))
+        around = float(special.ndtri((1 + level) / 2) * error)
+        low, high = max(-1.0, value - around), min(1.0, value + around)
+    return Interval(value=value, low=low, high=high, n=len(x))
 
 
 def compare(
@@ -265,6 +266,13 @@ def _resampled(values: Floats, groups: Sequence[str], seed: int, resamples: int)
         drawn = generator.integers(len(names), size=(min(at_once, resamples - start), len(names)))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     return np.concatenate(means)
+
+
+def _straight(x: Floats, y: Floats) -> Floats:
+    """Pearson's coefficient along the first axis."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    cosine = (x * y).sum(axis=0) / np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))
+    return np.asarray(cosine.clip(-1, 1))
 
 
 def _check_level(level: float) -> None:

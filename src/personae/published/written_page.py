@@ -177,8 +177,10 @@ def _scored(about: dict[str, Any]) -> str:
         return ""
     return (
         f"Both scorers rank the same {about['users']} users on the same {about['n']:,} replies of each system; who "
-        f"guesses is right k times in {about['users']}. The transformer is {about['lm']}. The interval is Fisher's, "
-        "which takes points as independent; those of one system are not, so that it is too narrow."
+        f"guesses is right k times in {about['users']}. The transformer is {about['lm']}. In brackets stands a 95 % "
+        "interval: where r would lie for replies to other users like these, by the same systems and scorers. It is a "
+        "jackknife's: all points are found anew without the replies to one user at a time, so that it does not take "
+        "the points of one system as independent."
     )
 
 
