@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from personae import answers, results
+from personae import answers, console, results
 from personae.metrics.compare_spoken import Measures, measures
 from personae.metrics.ranking import ranks
 from personae.metrics.text import ceiling, focused
@@ -125,3 +125,20 @@ def test_recorded_runs_that_write_are_compared_by_their_names() -> None:
     assert found["difference"]["value"] == pytest.approx(found["a"]["value"] - found["b"]["value"])
     assert found["difference"]["low"] > 0
     assert found["wilcoxon"]["p"] < 0.001
+
+
+def test_what_is_of_all_replies_has_no_p_of_a_bootstrap(capsys: pytest.CaptureFixture[str]) -> None:
+    result = results.compare(Path("seq2seq-ubuntu-tf"), Path("seq2seq-ubuntu"))
+    found = result["metrics"]["perplexity/word"]
+    assert found["difference"]["p"] is None
+    assert found["t_test"]["p"] < 0.001
+    console.comparison(result, "one against another")
+    (shown,) = (line for line in capsys.readouterr().out.splitlines() if "perplexity/word" in line)
+    assert shown.split("│")[5].strip() == "-"
+
+
+def test_rewordings_are_of_models_that_choose() -> None:
+    with pytest.raises(InputError, match="--reworded: is for models that choose replies, and these write them"):
+        results.compare(Path("seq2seq-ubuntu-tf"), Path("seq2seq-ubuntu"), reworded=True)
+    with pytest.raises(InputError, match="of two models that write replies, or two that choose them"):
+        results.compare(Path("seq2seq-ubuntu-tf"), Path("dim-personachat"), reworded=True)

@@ -249,10 +249,12 @@ def compare(run_a: Path, run_b: Path, *, reworded: bool = False, seed: int = 0) 
     ]
     told = {"of": dict(zip("ab", sides, strict=True)), "candidates": draws[0]}
     if None in draws:
-        if draws != [None, None] or reworded:
+        if draws != [None, None]:
             raise InputError(
                 f"{run_a} and {run_b}: of two models that write replies, or two that choose them, give the runs"
             )
+        if reworded:
+            raise InputError("--reworded: is for models that choose replies, and these write them; leave it out")
         if isinstance(rows_a, list) and isinstance(rows_b, list):
             return {**told, **compare_spoken(rows_a, rows_b, tokens=_tokens(about_a), seed=seed)}
         return {**told, **compare_measures(measured(run_a), measured(run_b), seed=seed)}
