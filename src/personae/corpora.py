@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 from personae.types import InputError
@@ -48,6 +49,7 @@ def users(
     held_out: int = 3,
     near: float | None = None,
     leave_out: Sequence[str] = (),
+    out: Path | None = None,
     json: bool = False,
 ) -> None:
     """Count users, the questions that they answered, and how much of the table of both is filled.
@@ -62,22 +64,34 @@ def users(
         near: questions are the same from this similarity on, between 0 and 1, of their MiniLM vectors; otherwise where
             their letters are.
         leave_out: a user who is not counted, by id; may be given several times.
+        out: a folder for histories.jsonl, what the users said in training, and asked.jsonl, what each is to answer in
+            validation and really said, so that replies of any system can be written and measured by `personae perhits`.
         json: print one JSON object.
     """
     from personae import console
-    from personae.data.users import Users
+    from personae.data.users import ASKED, HISTORIES, Users, write
+    from personae.names import as_options
 
-    corpus = Users(
-        files=[path],
-        by=by,
-        most=most,
-        answered_by=answered_by,
-        fewest=fewest,
-        held_out=held_out,
-        near=near,
-        leave_out=list(leave_out),
-    )
-    (console.as_json if json else console.facts)(corpus.counts())
+    taken = [out / name for name in (HISTORIES, ASKED) if (out / name).exists()] if out else []
+    if out is not None and (taken or (out.exists() and not out.is_dir())):
+        raise InputError(
+            f"--out {out}: {f'has {taken[0].name} already' if taken else 'is a file'}; name another folder"
+        )
+    with as_options("corpus", files=path):
+        corpus = Users(
+            files=[path],
+            by=by,
+            most=most,
+            answered_by=answered_by,
+            fewest=fewest,
+            held_out=held_out,
+            near=near,
+            leave_out=list(leave_out),
+        )
+        counts = corpus.counts()
+    if out is not None:
+        write(corpus, out)
+    (console.as_json if json else console.facts)(counts)
 
 
 def show(path: str, *, n: int = 3, json: bool = False) -> None:

@@ -122,6 +122,23 @@ def test_whoever_is_left_out_neither_answers_nor_asks(path: str) -> None:
     assert "ann" not in everybody
 
 
+def test_whoever_is_left_out_but_not_there_is_named(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    without = plain(files=[path], leave_out=["bbo", "zoe9"])
+    assert list(without.split("train")) == list(plain(files=[path]).split("train"))
+    assert "bbo is to be left out, but speaks nowhere; did you mean bob?" in caplog.text
+    assert "zoe9 is to be left out, but speaks nowhere\n" in caplog.text
+
+
+def test_a_user_answers_in_several_dialogues(path: str, tmp_path: Path) -> None:
+    turns = [{"speaker": number % 2, "text": f"word {number}"} for number in range(60)]
+    once = {"id": "long", "personas": [[], []], "turns": turns}
+    both = lines(tmp_path / "both.jsonl", [*map(json.loads, Path(path).read_text().splitlines()), once])
+    assert set(said(list(plain(files=[both]).split("train")))) == {"ann", "bob"}
+    alone = lines(tmp_path / "alone.jsonl", [{**once, "speakers": ["ann", "bob"]}])
+    with pytest.raises(InputError, match=r"no speaker has answers in several dialogues: .* by persona \(corpus\.by\)"):
+        plain(files=[alone]).counts()
+
+
 def test_what_is_held_out_stands_in_no_other_chain_of_training(tmp_path: Path) -> None:
     """The same message begins further chains, under other ids."""
     turns = [{"speaker": number % 2, "text": f"{'ab'[number % 2]} says {number}"} for number in range(24)]
@@ -220,7 +237,12 @@ def test_near_questions_are_one(tmp_path: Path) -> None:
         ({"most": 0}, "corpus.most: 0 is not at least 1"),
         ({"near": 1.5}, "corpus.near: 1.5 is not above 0 and at most 1"),
         ({"by": "name"}, "corpus.by: 'name' is none of the choices speaker, persona"),
-        ({"fewest": 13}, "no user has 13 different answers"),
+        (
+            {"fewest": 13},
+            r"no user has 13 different answers \(corpus.fewest\) .*the most that anyone has are 12: ask for fewer, n",
+        ),
+        ({"answered_by": 4}, r"that 4 or more answered \(corpus.answered_by\), the most that anyone has are 0"),
+        ({"by": "persona", "fewest": 30}, "the most that anyone has are 12: ask for fewer$"),
     ],
 )
 def test_mistakes(path: str, arguments: dict[str, Any], message: str) -> None:

@@ -4,24 +4,35 @@ As PER-CHAT is used in Wu, Ma and Yang, Personalized Response Generation via Ten
 (https://aclanthology.org/2021.gem-1.5): the most active users, questions that several of them answered, and of each
 user some answers to select models on and as many to report."""
 
+import json
+import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from personae.data import lines
+from personae.data.candidates import examples
 from personae.data.read import read
 from personae.data.splits import line_key, people
+from personae.names import nearest
 from personae.text import standard
-from personae.types import Dialogue, InputError, Speaker, Turn, check
+from personae.types import Dialogue, Example, InputError, Speaker, Turn, check
 
 By = Literal["speaker", "persona"]
 
 HELD = ("dev", "valid")
 """The splits that are held out of "train"."""
+
+HISTORIES, ASKED = "histories.jsonl", "asked.jsonl"
+"""The files that `write` makes."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,11 @@ class _Answer:
     def key(self) -> str:
         return line_key(self.dialogue.turns[-1].text)
 
+    @property
+    def source(self) -> str:
+        """The id of the dialogue that it is of."""
+        return self.dialogue.id.rpartition("#")[0]
+
     def without(self, held: Container[tuple[str, str]]) -> "_Answer | None":
         """The same, without the turns up to the last one before that is held out, of a user with these letters; None
         where that is what is answered."""
@@ -58,13 +74,14 @@ class Users:
     `read` knows. Each is a dialogue that ends with an answer, which one user gave to what another speaker said just
     before; speaker 1 is that user, with the answers that they have in "train" as `history`.
 
-    A user is a speaker's id or, `by` persona, everyone whose persona has two lines in common with another's. Questions
+    A user is a speaker's id by which answers in several dialogues are given or, `by` persona, everyone whose persona
+    has two lines in common with another's. Questions
     are the same where their letters are (`line_key`), or a dialogue names its `question`, and with `near` also where
     the similarity of their MiniLM vectors to that of a more frequent one is at least so much. Only questions count that
     at least `answered_by` users answered, and only users who have `fewest` answers to them.
 
     Turns are told in `standard` form (`personae.text.standard`), or as they are; what the users `leave_out` say and
-    answer is left out.
+    answer is left out, and a warning names those who are not there.
 
     Of each user, `held_out` answers are "dev" and as many "valid", drawn with `seed` from those whose question another
     user answers in "train", if there are enough; no answer of "train" has the same letters as one of them. A dialogue
@@ -152,14 +169,11 @@ class Users:
             if len(users[names[answer.question]]) >= self.answered_by:
                 by_user[answer.user].append(answer)
         ordered = sorted(by_user.items(), key=lambda item: -len(item[1]))
-        active = [(user, own) for user, own in ordered if len({answer.key for answer in own}) >= self.fewest]
+        recurring = [(user, own) for user, own in ordered if self.by == "persona" or len({a.source for a in own}) > 1]
+        active = [(user, own) for user, own in recurring if len({answer.key for answer in own}) >= self.fewest]
         chosen, cold = dict(active[: self.most]), dict(active[self.most : self.most + self.cold])
         if not chosen:
-            raise InputError(
-                f"corpus.files: no user has {self.fewest} different answers (corpus.fewest) to questions that at least "
-                f"{self.answered_by} users answered (corpus.answered_by): name speakers by the same id in all their "
-                "dialogues, or take users by persona (corpus.by)"
-            )
+            raise InputError(f"corpus.files: {self._why_none(recurring)}")
         parts = self._told(chosen, names)
         if len(cold) < self.cold:
             raise InputError(
@@ -170,6 +184,18 @@ class Users:
             told = self._told(cold, names)
             parts |= {"cold-train": told["train"], "cold": told["dev"] + told["valid"]}
         return parts
+
+    def _why_none(self, recurring: Sequence[tuple[str, Sequence[_Answer]]]) -> str:
+        """Why nobody is a user, and what to do."""
+        named = "name speakers by the same id in all their dialogues, or take users by persona (corpus.by)"
+        if self.by == "speaker" and not recurring and self.answered_by == 1:
+            return f"no speaker has answers in several dialogues: {named}"
+        most = max((len({answer.key for answer in own}) for _, own in recurring), default=0)
+        return (
+            f"no user has {self.fewest} different answers (corpus.fewest) to questions that {self.answered_by} or more "
+            f"answered (corpus.answered_by), the most that anyone has are {most}: ask for fewer"
+            f"{f', {named}' if self.by == 'speaker' else ''}"
+        )
 
     def _told(self, chosen: Mapping[str, Sequence[_Answer]], names: Mapping[str, str]) -> dict[str, list[Dialogue]]:
         """The dialogues of some users in each split."""
@@ -227,11 +253,12 @@ class Users:
 
     def _answers(self) -> list[_Answer]:
         """Every answer of the files."""
-        found = []
+        found, there = [], set[str]()
         for file in self.files:
             dialogues = read(file)
             owners = people(dialogues) if self.by == "persona" else [[s.id for s in d.speakers] for d in dialogues]
             for dialogue, users in zip(dialogues, owners, strict=True):
+                there.update(users)
                 if self.leave_out.intersection(users):
                     continue
                 if self.standard:
@@ -245,6 +272,9 @@ class Users:
                     before = replace(dialogue, id=f"{dialogue.id}#{place}", turns=dialogue.turns[: place + 1])
                     both = users[0], users[1]
                     found.append(_Answer(before, said.speaker, both, dialogue.question or asked.text))
+        for user in sorted(self.leave_out - there):
+            meant = nearest(user, there)
+            log.warning("%s is to be left out, but speaks nowhere%s", user, f"; did you mean {meant}?" if meant else "")
         return found
 
     def _questions(self, answers: Sequence[_Answer]) -> dict[str, str]:
@@ -258,6 +288,19 @@ class Users:
             leaders = _near([first[line_key(text)] for text in first.values()], self.near)
             names = {text: leaders[name] for text, name in names.items()}
         return names
+
+
+def write(corpus: Users, out: Path) -> None:
+    """Writes to a folder what the users said in "train", and what each of them is to answer in "valid" and really said,
+    as JSON lines with the id by which a run's predictions.jsonl names it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for split, name in (("train", HISTORIES), ("valid", ASKED)):
+        lines.save((json.dumps(_record(example)) for example in examples(corpus.split(split))), out / name)
+
+
+def _record(example: Example) -> dict[str, Any]:
+    context = [turn.text for turn in example.context.turns]
+    return {"id": example.id, "user": example.user.id, "context": context, "text": example.target.text}
 
 
 def _near(texts: Sequence[str], least: float) -> dict[str, str]:
