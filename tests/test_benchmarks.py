@@ -276,7 +276,10 @@ def test_per_hits_beside_nltk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert perhits.main(["--users", "5", "--some", "2", "--runs", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result) >= KEYS
-    assert result["scaled"] == {"pairs": 12, "of": 75}
+    training, scoring = result["scaled"].pop("training"), result["scaled"].pop("scoring")
+    assert result["scaled"] == {"users": [2, 5], "pairs": [12, 75]}
+    assert min(training, scoring) > 0
+    assert result["theirs"] == pytest.approx(training * 5 / 2 + scoring * 75 / 12)
     assert result["ratio"] > 10
     assert result["equal"] is (None if result["kenlm"] is None else True)
     assert perhits.main(["--users", "1", "--runs", "1"]) == 2
