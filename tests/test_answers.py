@@ -135,6 +135,8 @@ def test_what_is_of_all_replies_has_no_p_of_a_bootstrap(capsys: pytest.CaptureFi
     console.comparison(result, "one against another")
     (shown,) = (line for line in capsys.readouterr().out.splitlines() if "perplexity/word" in line)
     assert shown.split("│")[5].strip() == "-"
+    console.comparison({**result, "n": 1, "users": 1}, "one against another")
+    assert "1 example of 1 user" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_rewordings_are_of_models_that_choose() -> None:

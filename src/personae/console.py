@@ -103,8 +103,9 @@ def comparison(result: dict[str, Any], what: str) -> None:
         )
         rows.append(cells)
     columns = ("metric", "A", "B", "A - B [95 %]", "p, bootstrap", "p, test")
-    groups = f"{result['users']} users" if "users" in result else f"{result['dialogues']} dialogues"
-    title = ", ".join([what, f"{result['n']} examples of {groups}", *_drawn(result["candidates"])])
+    whose = "user" if "users" in result else "dialogue"
+    groups = counted(result[f"{whose}s"], whose)
+    title = ", ".join([what, f"{counted(result['n'], 'example')} of {groups}", *_drawn(result["candidates"])])
     table(columns, rows, title=title, right=columns[1:])
     for side, of in result["of"].items():
         print(f"{side.upper()}: persona {of['persona']}, {plain(of['path'] or of['split'] or 'no file')}")
@@ -137,7 +138,7 @@ def per_hits(result: dict[str, Any]) -> None:
         for name, row in result["metrics"].items()
     ]
     columns = ("metric", "responses [95 %]", "chance", *(["ceiling [95 %]"] if real else []))
-    counts = f"{result['n']:,} responses, {result['users']:,} users, scorer {result['scorer']}"
+    counts = f"{counted(result['n'], 'response')}, {counted(result['users'], 'user')}, scorer {result['scorer']}"
     table(columns, rows, title=f"{result['responses']}: {counts}", right=columns[1:])
     print("ceiling:", result["ceiling"])
     for what, count in result["remarks"].items():
