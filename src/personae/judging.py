@@ -145,6 +145,7 @@ def _held_out(
 ) -> tuple[Sequence[Sequence[Sequence[str]]], _Kept, str]:
     """Where there are no real responses: of users' histories what is left, what is held out as the ceiling, and what
     is told of it. Nothing is held out of any where the scorer is too dear to be trained twice."""
+    from personae.console import counted
     from personae.metrics import per_hits
 
     if scorer == "lm":
@@ -155,7 +156,7 @@ def _held_out(
     if not kept:
         why = f"none: no user of {histories} has ten messages, one of them said once, which could be held out"
         return [], [], f"{why}; give real responses (--real)"
-    count = f"{len(kept):,} messages of {sum(map(bool, held)):,} users, held out of {histories}"
+    count = f"{counted(len(kept), 'message')} of {counted(sum(map(bool, held)), 'user')}, held out of {histories}"
     return rest, kept, f"{count}; their models read the rest alone"
 
 

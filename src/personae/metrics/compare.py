@@ -42,7 +42,7 @@ class Interval:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """The value of `a` less that of `b` over the same `n` examples, its interval and the two-sided p-value of no
-    difference; `low`, `high` and `p` are None where all examples are of one group."""
+    difference; `low`, `high` and `p` are None where all examples are of one group, and `p` where another test tells."""
 
     value: float
     low: float | None
