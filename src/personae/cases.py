@@ -16,14 +16,14 @@ def drawn(runs: Mapping[str, Path], n: int) -> list[dict[str, Any]]:
     split of the first one's corpus; the same ones each time. Each is the `context`, what was said so far in turn, the
     persona lines of the one who replies (`self`) and of the other (`partner`), what was really said (`real`), and the
     `replies` by system. None where one of them is a record, which holds no text."""
+    if not runs or not n:
+        return []
     texts: dict[str, dict[str, str]] = {}
     for system, folder in runs.items():
         replies = results.read(folder)[1]
         if isinstance(replies, Measures):
             return []
         texts[system] = {reply.id: reply.text for reply in replies}
-    if not texts or not n:
-        return []
     corpus: Corpus = run.part(str(next(iter(runs.values())) / "recipe.yaml"), "corpus", Corpus)
     there = {each.id: each for each in examples(corpus.split("valid"), sides="both")}
     shared = sorted(set(there).intersection(*texts.values()))

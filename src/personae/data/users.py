@@ -75,10 +75,10 @@ class Users:
     before; speaker 1 is that user, with the answers that they have in "train" as `history`.
 
     A user is a speaker's id by which answers in several dialogues are given or, `by` persona, everyone whose persona
-    has two lines in common with another's. Questions
-    are the same where their letters are (`line_key`), or a dialogue names its `question`, and with `near` also where
-    the similarity of their MiniLM vectors to that of a more frequent one is at least so much. Only questions count that
-    at least `answered_by` users answered, and only users who have `fewest` answers to them.
+    has two lines in common with another's. Questions are the same where their letters are (`line_key`), or a dialogue
+    names its `question`, and with `near` also where the similarity of their MiniLM vectors to that of a more frequent
+    one is at least so much. Only questions count that at least `answered_by` users answered, and only users who have
+    `fewest` answers to them.
 
     Turns are told in `standard` form (`personae.text.standard`), or as they are; what the users `leave_out` say and
     answer is left out, and a warning names those who are not there.

@@ -1,11 +1,12 @@
 """Modules whose weights are as large as their extra state says: a row for each word, or for each name."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import nn
 
 
-class Resizable(nn.Module):
+class Resizable(nn.Module, ABC):
     """A module that, when it is loaded, takes its extra state first, so that its weights have the size of those that
     follow; PyTorch gives the same once more behind them, when making room anew would undo what was loaded."""
 
@@ -14,9 +15,9 @@ class Resizable(nn.Module):
         if state != self.get_extra_state():
             self._resize(state)
 
+    @abstractmethod
     def _resize(self, state: Any) -> None:
         """Knows what an extra state tells of, with weights for it."""
-        raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if prefix + "_extra_state" in state_dict:
