@@ -34,7 +34,7 @@ def train(
     every: int = 5,
     rate: float = 0.003,
     layers: int = 2,
-    spread: float = 0.1,
+    spread: float = 1.0,
 ) -> Path:
     """The run of a model, by its name and what stands for a question in its tensor (None without one)."""
     module, parts = MODELS[name]
@@ -80,7 +80,7 @@ def hits(path: Path) -> float:
 
 
 def test_a_tensor_learns_who_users_are_in_a_few_epochs(tmp_path: Path) -> None:
-    path = train(tmp_path, "seq2seq", "encoder", epochs=12, every=12, rate=0.006, layers=1, spread=0.3)
+    path = train(tmp_path, "seq2seq", "encoder", epochs=12, every=12, rate=0.006, layers=1)
     assert hits(path) >= 10 / USERS
     corpus = Planted(users=USERS)
     _, rows = results.read(path)

@@ -31,7 +31,8 @@ def made(factorization: Factorization = SMALL, *, seed: int = 0) -> Personalizat
 
 def tucker(model: Personalization, user: Tensor, question: Tensor) -> Tensor:
     """The core times the factors, mode by mode."""
-    return torch.einsum("qur,q,u,kr->k", model.tensor.core, question, user, model.tensor.features)
+    made = torch.einsum("qur,q,u,kr->k", model.tensor.core, question, user, model.tensor.features)
+    return made * model.tensor.spread
 
 
 def test_an_embedding_is_of_the_user_and_the_question() -> None:
@@ -81,6 +82,29 @@ def test_factors_begin_as_is_said() -> None:
         assert float(model.questions.mean().std()) == pytest.approx(COMMON, rel=0.15)
         assert float((model.questions.weight - model.questions.mean()).std()) == pytest.approx(APART, rel=0.03)
     assert pytest.approx(1, abs=0.01) == COMMON**2 + APART**2
+
+
+@pytest.mark.parametrize("question", ["table", "encoder"])
+def test_what_is_encoded_begins_around_a_vector_in_common_too(question: Any) -> None:
+    torch.manual_seed(0)
+    model = Personalization(size=6, encoded=7, factorization=Factorization(ranks=(200, 200, 3), question=question))
+    model.prepare(answered(PAIRS))
+    found = model.questions(torch.tensor([0, 1]) if question == "table" else torch.zeros(2, 7)).detach()
+    assert float(found.mean(0).std()) == pytest.approx(COMMON, rel=0.2)
+    assert torch.corrcoef(found)[0, 1] > 0.8
+
+
+def test_users_that_begin_alike_begin_with_nothing_and_are_told_apart_by_a_step() -> None:
+    model = made(replace(SMALL, alike=True))
+    users, questions = model.users.numbers(["ann", "bob"]), model.numbers(["pets", "pets"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    first = model(users, questions, torch.randn(2, 7))
+    assert not first.any()
+    (first * torch.tensor([[1.0], [-1.0]])).sum().backward()
+    optimizer.step()
+    ann, bob = model(users, questions, torch.randn(2, 7))
+    assert float(ann.sum().detach()) < 0 < float(bob.sum().detach())
+    torch.testing.assert_close(model.tensor.core, made().tensor.core)
 
 
 @pytest.mark.parametrize("question", ["table", "encoder"])

@@ -28,7 +28,7 @@ class Tensors(nn.Module):
 
 def whole(model: Tensors) -> np.ndarray:
     """The tensor (I, J, K) as tensorly makes it."""
-    factors = [model.questions, model.users, model.tensor.features]
+    factors = [model.questions, model.users, model.tensor.features * model.tensor.spread]
     made: np.ndarray = tensorly.tucker_to_tensor(
         (model.tensor.core.detach().numpy(), [each.detach().numpy() for each in factors])
     )
@@ -44,7 +44,7 @@ def test_it_is_the_papers_equation() -> None:
     model = Tensors(size=7, users=4, questions=6, ranks=(5, 3, 2))
     unfolded = model.tensor.core.permute(2, 1, 0).flatten(1)  # G_(3), whose columns follow u kron q
     product = torch.kron(model.users[1], model.questions[2])
-    assert torch.allclose(model()[2, 1], model.tensor.features @ unfolded @ product, atol=1e-6)
+    assert torch.allclose(model()[2, 1], model.tensor.spread * model.tensor.features @ unfolded @ product, atol=1e-6)
 
 
 def test_what_a_tensor_of_this_rank_holds_can_be_learnt() -> None:

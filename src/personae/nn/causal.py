@@ -150,6 +150,7 @@ class Causal(nn.Module):
         start = self.tokenizer.bos_token_id
         self.start = [token for token in self.tokenizer("")["input_ids"] if token == start][:1]
         self.width: int = embeddings.weight.shape[1]
+        self.attention: str = self.backbone.config._attn_implementation
         self.memory = "cache" if "cache" in inspect.signature(self.backbone.forward).parameters else "past_key_values"
         self._tokens: Kept[tuple[int, ...]] = Kept()
         self._fast: tuple[Any, Llama] | None = None
@@ -206,6 +207,8 @@ class Causal(nn.Module):
 
     def states(self, embedded: Tensor) -> Tensor:
         """The last states (N, L, H) of embedded tokens; what fills up shorter rows stands at their end."""
+        plainly = embedded.device.type == "cpu"  # torch's own attention goes back slowly there in bfloat16
+        self.backbone.set_attn_implementation("eager" if plainly else self.attention)
         states: Tensor = self.backbone(inputs_embeds=embedded, use_cache=False).last_hidden_state
         return states
 

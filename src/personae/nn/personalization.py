@@ -3,9 +3,9 @@
 Wu, Ma and Yang, Personalized Response Generation via Tensor Factorization, GEM 2021, sections 4.1 and 4.2
 (https://aclanthology.org/2021.gem-1.5). Differs from the paper: a question may also be what an encoder makes of it,
 mapped to R1 features, so that one that was never seen has a vector. A user or, in a table, a question that is not known
-has the mean factor. Not stated in the paper: users' factors are drawn from a normal distribution around 0; those of
-questions from one around a vector in common, which is drawn once, so that what is learnt of a user at one question
-tells something of all from the first step on.
+has the mean factor. Not stated in the paper: users' factors are drawn from a normal distribution around 0, or all begin
+there; those of questions are drawn from one around a vector in common, which is drawn once (where they are encoded, it
+is the bias), so that what is learnt of a user at one question tells something of all from the first step on.
 
 Letters: B pairs, K features of an embedding.
 """
@@ -37,12 +37,15 @@ COMMON, APART = 0.95, 0.3
 class Factorization:
     """The size of the core, R1 of questions, R2 of users and R3 of features, what stands for a question, the standard
     deviation of what it first gives, and, in models with an encoder, its share in the decoder's first state (lambda of
-    equation 1). The defaults are the paper's (section 5.4), but for `spread`, which it does not state."""
+    equation 1). Users that begin `alike` have factors of 0, so that it first gives nothing, which does not disturb a
+    model that was trained before; `spread` is then by the factors that others begin with. The defaults are the paper's
+    (section 5.4), but for the last two, which it does not state."""
 
     ranks: Ranks = (50, 50, 50)
     question: Question = "table"
     balance: float = 0.2
-    spread: float = 0.1
+    spread: float = 1.0
+    alike: bool = False
 
     def __post_init__(self) -> None:
         check("task.model.tensor.question", self.question, Question)
@@ -63,10 +66,11 @@ class Personalization(nn.Module):
         super().__init__()
         of_questions, of_users, _ = factorization.ranks
         with _apart(1):
-            self.users = NameTable(width=of_users, spread=USERS)
+            self.users = NameTable(width=of_users, spread=0.0 if factorization.alike else USERS)
             self.questions: nn.Module = NameTable(width=of_questions, spread=APART, common=COMMON)
             if factorization.question == "encoder":
                 self.questions = nn.Linear(encoded, of_questions)
+                nn.init.normal_(self.questions.bias, std=COMMON)
             ranks, spread = factorization.ranks, factorization.spread
             self.tensor = TensorFactorization(size=size, ranks=ranks, spread=spread, of_users=USERS)
 

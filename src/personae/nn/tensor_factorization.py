@@ -6,7 +6,9 @@ few fibres are ever seen; it is a core G (R1, R2, R3) times a matrix for each mo
 (K, R3) of the vectors' features: p_ij = R G_(3) (u_j kron q_i).
 
 U is (J, R2), where the paper's (K, R2) is a slip. Not stated in the paper: core and R are drawn from normal
-distributions such that the features of p_ij have a standard deviation of `spread`.
+distributions, and R is what is learnt times a constant, such that the features of p_ij have a standard deviation of
+`spread`. With small weights instead, the steps of an optimizer such as Adam, which do not depend on how large a weight
+is, would soon make them much larger, long before users are told apart.
 
 Letters: B pairs, I questions, J users, K features of a vector.
 """
@@ -28,9 +30,10 @@ class TensorFactorization(nn.Module):
         if size < 1 or min(ranks) < 1:
             raise InputError(f"size, ranks: {size} and {list(ranks)} are not all at least 1")
         self.core = nn.Parameter(torch.randn(ranks) * (ranks[0] * ranks[1]) ** -0.5 / of_users)
-        self.features = nn.Parameter(torch.randn(size, ranks[2]) * spread * ranks[2] ** -0.5)
+        self.features = nn.Parameter(torch.randn(size, ranks[2]) * ranks[2] ** -0.5)
+        self.spread = spread
 
     def forward(self, of_users: Tensor, of_questions: Tensor) -> Tensor:
         """The vectors (B, K) of factors of users (B, R2) and of questions (B, R1)."""
         slices = (of_questions @ self.core.flatten(1)).view(-1, *self.core.shape[1:])  # (B, R2, R3)
-        return (of_users[:, None] @ slices).squeeze(1) @ self.features.t()
+        return (of_users[:, None] @ slices).squeeze(1) @ self.features.t() * self.spread
