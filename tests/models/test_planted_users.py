@@ -2,6 +2,7 @@
 do not know them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,65 +14,82 @@ from personae import results, run
 from personae.data.planted import Planted
 
 HISTORY = {"class_path": "personae.nn.speakers.Speakers", "init_args": {"start": "history"}}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "seq2seq": ("seq2seq.Seq2Seq", {}),
-    "speaker": ("speaker.Speaker", {"speakers": HISTORY}),
-    "memory": ("memory.Memory", {}),
-    "memory+speaker": ("memory.Memory", {"speakers": HISTORY}),
-    "transformer": ("causal_lm.CausalLM", {"tune": "lora", "longest": 24, "reply": 24}),
-}
+SIZES = {"width": 64, "hidden": 128, "min_count": 1}
 USERS = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model's class and arguments, what its tensor has besides a question, and how it is trained."""
+
+    model: str
+    arguments: dict[str, Any]
+    tensor: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 30
+    every: int = 5
+    batch: int = 32
+    rate: float = 0.003
+    precision: str = "32-true"
+
+
+CASES = {
+    "seq2seq": Case("seq2seq.Seq2Seq", {"sizes": SIZES}),
+    "speaker": Case("speaker.Speaker", {"sizes": SIZES, "speakers": HISTORY}),
+    "memory": Case("memory.Memory", {"sizes": SIZES}),
+    "memory+speaker": Case("memory.Memory", {"sizes": SIZES, "speakers": HISTORY}),
+    "transformer": Case(
+        "causal_lm.CausalLM",
+        {"tune": "lora", "longest": 24, "reply": 24},
+        tensor={"spread": 0.1, "alike": True},
+        epochs=2,
+        every=1,
+        batch=16,
+        rate=0.002,
+        precision="bf16-mixed",
+    ),
+}
 
 Trained = Callable[[str, str | None], Path]
 
 
-def train(
-    folder: Path,
-    name: str,
-    question: str | None,
-    *,
-    epochs: int = 30,
-    every: int = 5,
-    rate: float = 0.003,
-    layers: int = 2,
-    spread: float = 1.0,
-) -> Path:
-    """The run of a model, by its name and what stands for a question in its tensor (None without one)."""
-    module, parts = MODELS[name]
-    sizes = {} if name == "transformer" else {"sizes": {"width": 64, "hidden": 128, "layers": layers, "min_count": 1}}
-    arguments = {**sizes, **parts}
-    if question is not None:
-        arguments["tensor"] = {"question": question, "spread": spread}
+def train(folder: Path, case: Case, question: str | None) -> Path:
+    """The run of a case, by what stands for a question in its tensor (None without one)."""
+    arguments = {**case.arguments, **({} if question is None else {"tensor": {"question": question, **case.tensor}})}
     quiet = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar")
-    trainer = {"max_epochs": epochs, "check_val_every_n_epoch": every, "gradient_clip_val": 5.0, "accelerator": "cpu"}
     recipe = {
         "task": {
             "class_path": "personae.tasks.generation.Generation",
             "init_args": {
-                "model": {"class_path": f"personae.models.generation.{module}", "init_args": arguments},
-                "batch_size": 16 if name == "transformer" else 32,
-                "optimization": {"learning_rate": rate, "cooldown": 0.5, "decay": 1.0},
+                "model": {"class_path": f"personae.models.generation.{case.model}", "init_args": arguments},
+                "batch_size": case.batch,
+                "optimization": {"learning_rate": case.rate, "cooldown": 0.5, "decay": 1.0},
             },
         },
         "corpus": {"class_path": "personae.data.planted.Planted", "init_args": {"users": USERS}},
         "trainer": {
             "class_path": "lightning.Trainer",
-            "init_args": {**trainer, "num_sanity_val_steps": 0, **dict.fromkeys(quiet, False)},
+            "init_args": {
+                "max_epochs": case.epochs,
+                "check_val_every_n_epoch": case.every,
+                "precision": case.precision,
+                "gradient_clip_val": 5.0,
+                "accelerator": "cpu",
+                "num_sanity_val_steps": 0,
+                **dict.fromkeys(quiet, False),
+            },
         },
     }
-    if name == "transformer":
-        recipe["trainer"]["init_args"]["precision"] = "bf16-mixed"
-    file = folder / f"{name}-{question}.yaml"
+    folder.mkdir()
+    file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe))
-    run.train(str(file), {}, out=folder / f"{name}-{question}")
-    return folder / f"{name}-{question}"
+    run.train(str(file), {}, out=folder / "run")
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("planted")
-    own: dict[str, dict[str, Any]] = {"transformer": {"epochs": 2, "every": 1, "rate": 0.002, "spread": 0.02}}
-    return cache(lambda name, question: train(folder, name, question, **own.get(name, {})))
+    return cache(lambda name, question: train(folder / f"{name}-{question}", CASES[name], question))
 
 
 def hits(path: Path) -> float:
@@ -80,7 +98,9 @@ def hits(path: Path) -> float:
 
 
 def test_a_tensor_learns_who_users_are_in_a_few_epochs(tmp_path: Path) -> None:
-    path = train(tmp_path, "seq2seq", "encoder", epochs=12, every=12, rate=0.006, layers=1)
+    sizes = {**SIZES, "layers": 1}
+    case = replace(CASES["seq2seq"], arguments={"sizes": sizes}, epochs=12, every=12, rate=0.006)
+    path = train(tmp_path / "seq2seq", case, "encoder")
     assert hits(path) >= 10 / USERS
     corpus = Planted(users=USERS)
     _, rows = results.read(path)
@@ -92,7 +112,7 @@ def test_a_tensor_learns_who_users_are_in_a_few_epochs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("question", ["table", "encoder"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_with_a_tensor_replies_are_of_their_users(name: str, question: str, trained: Trained) -> None:
     path = trained(name, question)
     assert hits(path) >= 10 / USERS
