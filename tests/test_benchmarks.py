@@ -284,3 +284,22 @@ def test_per_hits_beside_nltk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert result["equal"] is (None if result["kenlm"] is None else True)
     assert perhits.main(["--users", "1", "--runs", "1"]) == 2
     assert "error: --users: there is one user" in capsys.readouterr().err
+
+
+def test_what_is_learnt_of_users_is_told_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = importlib.import_module("told_apart")
+    small = "{width: 32, hidden: 64, layers: 1, min_count: 1}"
+    changes = {"task.model.sizes": small, "task.optimization.learning_rate": "0.01"}
+    long = {"trainer.max_epochs": "9", "trainer.check_val_every_n_epoch": "9"}
+    short = {"trainer.max_steps": "1", "trainer.val_check_interval": "1", "trainer.check_val_every_n_epoch": "null"}
+    found = {}
+    for name, more in {"learnt": long, "begun": short}.items():
+        run.train("generation/seq2seq-planted-tf", {**changes, **more}, out=tmp_path / name)
+        assert told.main([str(tmp_path / name), "--others", "3", "--json"]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert found["learnt"]["share"]["low"] > 0.8
+    assert found["learnt"]["gap"]["low"] > 1
+    assert found["begun"]["share"]["low"] < 0.5 < found["begun"]["share"]["high"]
+    nats = found["learnt"]["nats a token"]
+    gap = found["learnt"]["gap"]["value"] / found["learnt"]["tokens"]
+    assert nats["others"] - nats["own"] == pytest.approx(gap, rel=1e-4)
