@@ -39,7 +39,7 @@ SAID = [Message("gosh i go for tacos every time it is truly cool amen", ("which 
 GREEDY = Decoding(kind="greedy", longest=8)
 
 
-def trained(name: str, out: Path) -> Path:
+def trained(name: str, out: Path, **changes: str) -> Path:
     path, arguments = MODELS[name]
     model = {"class_path": f"personae.models.generation.{path}", "init_args": {"sizes": SIZES, **arguments}}
     quiet = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar")
@@ -64,7 +64,7 @@ def trained(name: str, out: Path) -> Path:
     }
     file = out.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    run.train(str(file), {}, out=out)
+    run.train(str(file), changes, out=out)
     return out
 
 
@@ -275,6 +275,8 @@ def test_mistakes(runs: dict[str, Path], caplog: pytest.LogCaptureFixture) -> No
     assert "reads no persona of the other one (persona: none)" in caplog.text
     with pytest.raises(InputError, match="is no run folder, in which users could be kept"):
         Writer(writer.task).keep("eve")
+    with pytest.raises(InputError, match="user 'zoe': was not welcomed; let `welcome` make them known first"):
+        writer.keep("zoe")
 
 
 def test_what_is_said_is_read_as_the_training_was(copied: Path) -> None:
@@ -286,7 +288,7 @@ def test_what_is_said_is_read_as_the_training_was(copied: Path) -> None:
         (copied / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         writer = Writer.load(copied)
         dialogue = writer._example([asked], None, (), ()).context
-        assert dialogue.turns[-1].text == dialogue.question == ("see url at digit !" if standard else asked)
+        assert dialogue.turns[-1].text == ("see url at digit !" if standard else asked)
         read: list[Any] = []
         collate = writer.model.collate
         writer.model.collate = lambda examples, read=read, collate=collate: (read.extend(examples), collate(examples))[
@@ -340,3 +342,48 @@ def test_the_corpus_is_the_one_of_the_runs(runs: dict[str, Path]) -> None:
     corpus = Planted(users=8, topics=3, answers=3, held_out=1)
     assert ASKED[0] in {dialogue.question for dialogue in corpus.split("train")}
     assert json.loads((runs["seq2seq"] / "metrics.json").read_text(encoding="utf-8"))["n"] == 8
+
+
+def test_what_is_asked_is_found_among_the_questions_of_training(runs: dict[str, Path]) -> None:
+    writer = Writer.load(runs["seq2seq-tf-table"])
+    questions = {}
+    for dialogue in Planted(users=8, topics=3, answers=3, held_out=1).split("train"):
+        assert dialogue.question is not None
+        questions[dialogue.turns[-2].text] = writer.model.writer.personal.questions.names[dialogue.question]
+    assert len(set(questions.values())) > 2
+    for text, number in questions.items():
+        for asked in (text, f"{text.upper()} ?!"):
+            assert writer._collated([writer._example([asked], None, (), ())]).questions.tolist() == [number]
+    assert writer._collated([writer._example(["who is there"], None, (), ())]).questions.tolist() == [-1]
+
+
+def test_a_file_is_read_as_the_training_was(copied: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((copied / "recipe.yaml").read_text())
+    said = (
+        ["see HTTP://a.org/b at 10:30 !!!", "gosh , i go there at 9 9"],
+        ["see url at digit !", "gosh , i go there at digit"],
+    )
+    files = []
+    for number, texts in enumerate(said):
+        turns = [{"speaker": place, "text": text} for place, text in enumerate(texts)]
+        row = {"id": "d", "speakers": ["x", "user-1"], "personas": [[], []], "turns": turns}
+        files.append(tmp_path / f"file-{number}.jsonl")
+        files[-1].write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for standard in (False, True):
+        users = {"files": ["mine.jsonl"], "standard": standard}
+        recipe["corpus"] = {"class_path": "personae.data.users.Users", "init_args": users}
+        (copied / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        found = [run.evaluate(str(copied), str(file))["metrics"]["perplexity/word"]["value"] for file in files]
+        assert (found[0] == pytest.approx(found[1], rel=1e-6)) == standard
+
+
+def test_a_training_goes_on_from_the_words_users_and_questions_of_another(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    first = runs["seq2seq-tf-table"]
+    slow = {"init_from": str(first), "task.optimization.learning_rate": "1e-9"}
+    again = trained("seq2seq-tf-table", tmp_path / "again", **slow)
+    before, after = (dict(run.load(str(folder)).model.named_parameters()) for folder in (first, again))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, atol=1e-5, rtol=0)

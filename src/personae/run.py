@@ -28,6 +28,7 @@ from personae.data import lines
 from personae.data.candidates import examples
 from personae.data.read import locate, read
 from personae.data.splits import keep_apart
+from personae.data.texts import in_standard
 from personae.metrics.calibration import Calibration
 from personae.nn.pretrained import Pretrained
 from personae.published import lookup
@@ -235,6 +236,13 @@ def load(model: str) -> Task:
     return task.eval()
 
 
+def reads_standard(model: str) -> bool:
+    """Whether the model of a run folder was trained on texts in the standard form (`personae.text.standard`)."""
+    recipe = Path(model) / "recipe.yaml"
+    corpus = recipes.read(str(recipe))["corpus"] if recipe.exists() else {}
+    return bool(corpus.get("init_args", {}).get("standard", False))
+
+
 def as_role(task: Task, role: Role, model: str) -> Task:
     """A task of the `model` that measures it as one that chooses replies, or as one that writes them. InputError where
     it is not able to."""
@@ -296,6 +304,8 @@ def evaluate(
         raise InputError(f"--split {split}: {data} names the split {inside} itself; leave one of them out")
     dialogues = read(path)
     task = load(model).to(device)
+    if reads_standard(model):
+        dialogues = list(map(in_standard, dialogues))
     if role is not None:
         check("role", role, Role)
         task = as_role(task, role, model)

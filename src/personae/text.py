@@ -31,10 +31,16 @@ _STANDARD = (
 
 def standard(text: str) -> str:
     """A text whose addresses and numbers are the words url, email and digit, and where neither a mark nor a word is
-    repeated one after another (Wu et al., GEM 2021, section 5.1, https://aclanthology.org/2021.gem-1.5)."""
+    repeated one after another (Wu et al., GEM 2021, section 5.1, https://aclanthology.org/2021.gem-1.5). Addresses of
+    the web are those that begin with http, https or www; a number that letters are part of, such as 10k, stays."""
     for pattern, instead in _STANDARD:
         text = pattern.sub(instead, text)
     return text
+
+
+def line_key(line: str) -> str:
+    """A persona line or utterance without case, punctuation and spaces: what is equal by it counts as the same."""
+    return re.sub(r"[\W_]+", "", line.casefold()) or line
 
 
 def words(text: str) -> list[str]:

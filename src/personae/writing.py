@@ -86,10 +86,7 @@ class Writer:
         name = str(model)
         if not Path(model).exists() and name not in catalogue.shipped() and catalogue.untrained(name) is None:
             raise InputError(f"{name}: is no run folder; {_needed(name)}")
-        task, recipe = run.load(name), Path(model) / "recipe.yaml"
-        corpus = recipes.read(str(recipe))["corpus"] if recipe.exists() else {}
-        standard = bool(corpus.get("init_args", {}).get("standard", False))
-        return cls(task, name=name, folder=Path(model), standard=standard)
+        return cls(run.load(name), name=name, folder=Path(model), standard=run.reads_standard(name))
 
     @property
     def knows_users(self) -> bool:
@@ -179,6 +176,8 @@ class Writer:
         if self.folder is None:
             raise InputError(f"{self.name}: is no run folder, in which users could be kept")
         path = self._file(user)
+        if user not in self._welcomed:
+            raise InputError(f"user {user!r}: was not welcomed; let `welcome` make them known first")
         path.parent.mkdir(exist_ok=True)
         vectors = {name: table.weight[table.names[user]].detach().clone() for name, table in self._tables.items()}
         told = {"user": user, "of": self._digest(), "history": json.dumps((self._memory or {}).get(user, ()))}
@@ -265,10 +264,10 @@ class Writer:
         return Example(replace(dialogue, speakers=(speakers[0], speakers[1])), Turn(1, ""))
 
     def _dialogue(self, name: str, user: str, context: Sequence[str], history: tuple[str, ...] = ()) -> Dialogue:
-        """What a user is to answer, whose last utterance is the question."""
+        """What a user is to answer."""
         read = [self._read(said) for said in context]
         turns = tuple(Turn((len(read) - 1 - place) % 2, said) for place, said in enumerate(read))
-        return Dialogue(name, (Speaker("partner"), Speaker(user, history=history)), turns, read[-1] if read else None)
+        return Dialogue(name, (Speaker("partner"), Speaker(user, history=history)), turns)
 
     def _collated(self, examples: Sequence[Example]) -> Any:
         return self.model.collate(examples).to(self.task.device)

@@ -39,6 +39,12 @@ def test_every_form_is_recognised_and_read(tmp_path: Path, name: str, text: str,
         ("a.txt", "Utterance:  hi . i run .\nPersona: i run .\n", r"a\.txt: these are fragments"),
         ("a.txt", "hello\n", r"a\.txt: the form is not known"),
         ("a.jsonl", "hello\n", r"a\.jsonl:1: not JSON"),
+        (
+            "a.jsonl",
+            '{"personas": [[], []], "turns": [null]}\n',
+            r"a\.jsonl:1: field turns\[0\]: is missing: an object",
+        ),
+        ("a.jsonl", '{"personas": [[], []], "turns": [5]}\n', r"a\.jsonl:1: field turns\[0\]: is a number: an object"),
         ("a.txt", "", r"a\.txt: the file is empty"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from personae.data import rewordings
 from personae.data.files import Files
 from personae.data.read import read
-from personae.data.splits import line_key
+from personae.text import line_key
 from personae.types import Dialogue, InputError
 
 

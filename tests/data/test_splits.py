@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from personae.data.read import read
-from personae.data.splits import keep_apart, line_key, opening, persona_disjoint
+from personae.data.splits import keep_apart, opening, persona_disjoint
+from personae.text import line_key
 from personae.types import Dialogue, InputError, Persona, Turn
 
 Make = Callable[..., Dialogue]

@@ -69,9 +69,16 @@ def test_each_answer_is_there_once(corpora: Path) -> None:
 
 @pytest.mark.parametrize(
     ("turns", "where"),
-    [([{"nick": "ann"}], "turns[0]"), ([message(1, "ann"), "hi"], "turns[1]"), (["nick"], "turns[0]")],
+    [
+        ([{"nick": "ann"}], "turns[0]: an object with nick and text is wanted"),
+        ([message(1, "ann"), "hi"], "turns[1]: an object with nick and text is wanted"),
+        (["nick"], "turns[0]: an object with nick and text is wanted"),
+        ([{**message(1, "ann"), "re": 7}], "turns[0].re: a list of the ids of messages is wanted"),
+        ([{**message(1, "ann"), "re": [[7]]}], "turns[0].re: a list of the ids of messages is wanted"),
+        ([{**message(1, "ann"), "id": [7]}], "turns[0].id: a number or a text is wanted"),
+    ],
 )
 def test_mistakes(tmp_path: Path, turns: list[object], where: str) -> None:
     with pytest.raises(InputError) as raised:
         ubuntu_irc.read(write(tmp_path / "c.jsonl", *turns))
-    assert f"c.jsonl:1: field {where}: an object with nick and text is wanted" in str(raised.value)
+    assert f"c.jsonl:1: field {where}" in str(raised.value)

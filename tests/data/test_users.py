@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,8 @@ from typing import Any
 import pytest
 
 from personae.data import jsonl
-from personae.data.splits import line_key
 from personae.data.users import Users
+from personae.text import line_key
 from personae.types import Dialogue, InputError
 
 QUESTIONS = [f"what is your number {number} ?" for number in range(12)]
@@ -258,3 +259,65 @@ def test_the_real_corpora(corpora: Path) -> None:
     assert personas.counts()["users"] == 500
     assert personas.counts()["answers"]["valid"] == 1500
     assert 200 < ubuntu.counts()["users"] <= 500
+
+
+def test_names_of_questions_are_the_same_only_where_they_are(tmp_path: Path) -> None:
+    names = ["1-11", "11-1", "aB", "Ab", "q1", "q2"]
+    rows = [
+        {**asked(user, number, f"{user} {number} {name}", question=name), "id": f"{user}{number}{name}"}
+        for user in "ab"
+        for number in range(4)
+        for name in names
+    ]
+    path = lines(tmp_path / "named.jsonl", rows)
+    assert plain(files=[path]).counts()["questions"] == 6
+    assert plain(files=[path], near=0.1).counts()["questions"] == 6
+
+
+def test_the_same_person_in_several_files_is_one_user(tmp_path: Path) -> None:
+    turns = [{"speaker": number % 2, "text": f"word {number}"} for number in range(12)]
+    paths = []
+    for name in "xy":
+        told = [{**turn, "text": f"{turn['text']} of {name}"} for turn in turns]
+        row = {"id": name, "personas": [["i run", "i ski"], ["i sail", "i cook"]], "turns": told}
+        paths.append(lines(tmp_path / f"{name}.jsonl", [row]))
+    assert plain(files=paths, by="persona", fewest=7).counts()["users"] == 2
+    with pytest.raises(InputError, match="the most that anyone has are 6"):
+        plain(files=paths[:1], by="persona", fewest=7).counts()
+
+
+def test_two_files_with_one_id_are_refused(path: str, tmp_path: Path) -> None:
+    other = lines(tmp_path / "other.jsonl", [asked("ann", 0, "ann again")])
+    with pytest.raises(InputError, match=r"answers\.jsonl, .*other\.jsonl: 2 dialogues have the id 'ann-0': give each"):
+        plain(files=[path, other]).counts()
+
+
+def test_where_all_that_is_left_answers_what_is_held_out(tmp_path: Path) -> None:
+    pairs = [("b", "y", number, "a", "x", number) for number in range(3)]
+    pairs += [("a", "x", number, "b", "y", (number + 1) % 3) for number in range(3)]
+    rows = [
+        {
+            "id": str(place),
+            "speakers": [asker, user],
+            "personas": [[], []],
+            "turns": [
+                {"speaker": 0, "text": f"{question} {asking}"},
+                {"speaker": 1, "text": f"{answer} {answering}"},
+            ],
+        }
+        for place, (asker, question, asking, user, answer, answering) in enumerate(pairs)
+    ]
+    path, empty = lines(tmp_path / "ring.jsonl", rows), 0
+    for seed in range(20):
+        found: Any = None
+        with suppress(InputError):
+            found = plain(files=[path], fewest=3, held_out=1, seed=seed).counts()
+        if found is not None:
+            assert found["answers"]["train"] > 0
+            continue
+        empty += 1
+        with pytest.raises(
+            InputError, match=r"corpus\.held_out: with 2 answers of each user held out none is left to tr"
+        ):
+            plain(files=[path], fewest=3, held_out=1, seed=seed).counts()
+    assert 0 < empty < 20

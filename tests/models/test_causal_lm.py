@@ -86,7 +86,7 @@ def added(model: CausalLM, example: Example) -> Tensor:
     words = model.words.backbone.get_input_embeddings().weight
     last = spelled(replace(example, context=replace(example.context, turns=example.context.turns[-1:])))[0][:-1]
     encoded = words[last].mean(0) if last else torch.zeros(words.shape[1])
-    found: Tensor = model.personal(user, model.personal.numbers([example.context.question]), encoded[None])[0]
+    found: Tensor = model.personal(user, model.personal.numbers([example.context]), encoded[None])[0]
     return found
 
 
@@ -252,7 +252,8 @@ def test_mistakes_are_named(folders: dict[str, str], tmp_path: Path) -> None:
         ({"tune": "lora", "rank": 0}, r"task\.model\.rank: 0"),
         ({"longest": 7}, r"task\.model\.longest: 7"),
         ({"reply": 7}, r"task\.model\.reply: 7"),
-        ({"longest": 200}, r"has room for 256 tokens, not for 200 and a reply of 64"),
+        ({"longest": 200}, r"has room for 256 tokens, not for 200, a reply of 64 and its end"),
+        ({"longest": 192}, r"has room for 256 tokens, not for 192, a reply of 64 and its end"),
     ):
         with pytest.raises(InputError, match=message):
             CausalLM(backbone=backbone, **arguments)

@@ -177,3 +177,18 @@ def test_sizes_are_checked(name: str) -> None:
             InputError, match=rf"task\.model\.sizes\.dropout: {dropout} is not at least 0 and less than 1"
         ):
             Sizes(dropout=dropout)
+
+
+def test_words_that_it_has_from_another_keep_their_vectors() -> None:
+    trained, model = made(), EncoderDecoder(sizes=SIZES)
+    model.inherit(trained)
+    model.weight.data.copy_(trained.weight)
+    model.bias.data.copy_(trained.bias.data.uniform_())
+    model.prepare(["a walrus likes cats", "walrus"] * SIZES.min_count)
+    before, after = trained.vocabulary, model.vocabulary
+    assert "walrus" in after
+    assert "walrus" not in before
+    assert len(model.weight) == len(model.bias) == len(after)
+    for word in before.words:
+        assert torch.equal(model.weight[after[word]], trained.weight[before[word]])
+        assert model.bias[after[word]] == trained.bias[before[word]]

@@ -79,3 +79,17 @@ def test_names_are_kept_with_the_weights() -> None:
 def test_the_width_is_checked() -> None:
     with pytest.raises(InputError, match="width: 0 is not at least 1"):
         NameTable(width=0)
+
+
+def test_names_that_it_has_from_another_keep_their_vectors() -> None:
+    trained, table = made(), NameTable(width=4)
+    table.inherit(trained)
+    table.weight.data.copy_(trained.weight)
+    torch.manual_seed(1)
+    table.prepare(["eve", "cid", "ann"])
+    assert list(table.names) == ["eve", "cid", "ann"]
+    assert torch.equal(table.weight[1:], trained.weight[[2, 0]])
+    torch.manual_seed(1)
+    fresh = NameTable(width=4)
+    fresh.prepare(["eve", "cid", "ann"])
+    assert torch.equal(table.weight[0], fresh.weight[0])

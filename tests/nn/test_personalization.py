@@ -19,6 +19,11 @@ def answered(pairs: list[tuple[str, str | None]]) -> list[Dialogue]:
     ]
 
 
+def asking(*names: str | None, text: str = "no such text") -> list[Dialogue]:
+    """Contexts that ask something by these names."""
+    return [Dialogue("d", (Speaker("asker"), Speaker("ann")), (Turn(0, text),), name) for name in names]
+
+
 PAIRS = [("ann", "pets"), ("bob", "food"), ("ann", "food"), ("cid", None), ("cid", "sea")]
 
 
@@ -40,7 +45,7 @@ def test_an_embedding_is_of_the_user_and_the_question() -> None:
     assert list(model.users.names) == ["ann", "bob", "cid"]
     assert isinstance(model.questions, NameTable)
     assert list(model.questions.names) == ["pets", "food", "sea"]
-    users, questions = model.users.numbers(["cid", "ann"]), model.numbers(["pets", "sea"])
+    users, questions = model.users.numbers(["cid", "ann"]), model.numbers(asking("pets", "sea"))
     found = model(users, questions, torch.randn(2, 7))
     for row, (user, question) in enumerate(((2, 0), (0, 2))):
         expected = tucker(model, model.users.weight[user], model.questions.weight[question])
@@ -50,18 +55,42 @@ def test_an_embedding_is_of_the_user_and_the_question() -> None:
 def test_who_or_what_is_unknown_has_the_mean_factor() -> None:
     model = made()
     assert isinstance(model.questions, NameTable)
-    assert model.numbers(["hats", None, "food"]).tolist() == [-1, -1, 1]
+    assert model.numbers(asking("hats", None, "food")).tolist() == [-1, -1, 1]
     found = model(torch.tensor([-1, 0]), torch.tensor([0, -1]), torch.randn(2, 7))
     user, question = model.users.weight, model.questions.weight
     torch.testing.assert_close(found[0], tucker(model, user.mean(0), question[0]))
     torch.testing.assert_close(found[1], tucker(model, user[0], question.mean(0)))
 
 
+def test_a_question_without_its_name_is_found_by_its_letters() -> None:
+    model = Personalization(size=6, encoded=7, factorization=SMALL)
+    told = [("q17", "What do you eat ?"), ("q17", "what food do you like"), ("thanks", "thanks"), ("q9", "thanks !")]
+    dialogues = [replace(each, question=name) for name, text in told for each in answered([("ann", name)])]
+    model.prepare(
+        [replace(each, turns=(Turn(0, text), Turn(1, "!"))) for each, (_, text) in zip(dialogues, told, strict=True)]
+    )
+
+    def numbers(name: str | None, text: str) -> int:
+        return int(model.numbers(asking(name, text=text)))
+
+    assert [numbers(None, text) for text in ("what do you EAT?", "What food do you like?!", "Thanks.", "hm")] == [
+        *(0, 0, 1),
+        -1,
+    ]
+    assert numbers("q9", "thanks") == 2  # its name counts first
+    assert numbers("q5", "what do you eat") == 0
+    assert numbers("q5", "hm") == -1
+    assert model.numbers([replace(asking(None)[0], turns=())]).tolist() == [-1]
+    again = Personalization(size=6, encoded=7, factorization=SMALL)
+    again.load_state_dict(model.state_dict())
+    assert again.numbers(asking(None, text="WHAT do you eat ?")).tolist() == [0]
+
+
 def test_a_question_may_be_what_an_encoder_makes_of_it() -> None:
     model = made(replace(SMALL, question="encoder"))
-    assert model.numbers(["pets", None]).tolist() == [-1, -1]
+    assert model.numbers(asking("pets", None)).tolist() == [-1, -1]
     encoded = torch.randn(2, 7)
-    found = model(torch.tensor([1, -1]), model.numbers(["pets", None]), encoded)
+    found = model(torch.tensor([1, -1]), model.numbers(asking("pets", None)), encoded)
     assert isinstance(model.questions, torch.nn.Linear)
     for row, user in enumerate((model.users.weight[1], model.users.weight.mean(0))):
         torch.testing.assert_close(found[row], tucker(model, user, model.questions(encoded[row])))
@@ -96,7 +125,7 @@ def test_what_is_encoded_begins_around_a_vector_in_common_too(question: Any) -> 
 
 def test_users_that_begin_alike_begin_with_nothing_and_are_told_apart_by_a_step() -> None:
     model = made(replace(SMALL, alike=True))
-    users, questions = model.users.numbers(["ann", "bob"]), model.numbers(["pets", "pets"])
+    users, questions = model.users.numbers(["ann", "bob"]), model.numbers(asking("pets", "pets"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     first = model(users, questions, torch.randn(2, 7))
     assert not first.any()

@@ -6,8 +6,9 @@ from typing import Literal
 
 from personae.data import fragments
 from personae.data.read import find, form, locate, read
-from personae.data.splits import line_key, persona_disjoint
+from personae.data.splits import persona_disjoint
 from personae.data.texts import with_personas
+from personae.text import line_key
 from personae.types import Dialogue, InputError, Persona
 
 

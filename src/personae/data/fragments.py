@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from personae.data import lines
-from personae.data.splits import line_key
+from personae.text import line_key
 from personae.types import Dialogue, InputError, Persona, Speaker, Turn
 
 SAID, ABOUT = "utterance:", "persona:"

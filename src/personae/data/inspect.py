@@ -11,7 +11,8 @@ from typing import Any
 from personae.data import lines, personachat, synthetic_persona_chat
 from personae.data.read import find, form, locate, read
 from personae.data.sources import File, sources
-from personae.data.splits import line_key, opening
+from personae.data.splits import opening
+from personae.text import line_key
 from personae.types import Dialogue, Turn
 
 

@@ -108,7 +108,8 @@ def case(line: bytes, where: str) -> tuple[str | None, Case]:
 
 
 def messages(path: Path) -> Iterator[tuple[str, str]]:
-    """Who said something, and what, in the order of the file. A message may be empty. InputError names file, line and
+    """Who said something, and what, in the order of the file. A message may be empty, or blank,
+    which is the same. InputError names file, line and
     field."""
     for user, text, _ in answers(path):
         yield user, text
@@ -128,7 +129,8 @@ def answers(path: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         context = texts(fields.get("context", []), where, "context")
         for place, text in enumerate(said):
             field = f"history[{place}]" if "history" in fields else "text"
-            yield user, _text(text, where, field) if text != "" else "", context
+            blank = isinstance(text, str) and not text.strip()
+            yield user, "" if blank else _text(text, where, field), context
 
 
 def texts(value: object, where: str, field: str) -> tuple[str, ...]:

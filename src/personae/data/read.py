@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from personae.data import jsonl, lines, parlai, personachat, synthetic_persona_chat, ubuntu_irc
@@ -51,16 +52,26 @@ def read(path: str | Path) -> list[Dialogue]:
         dialogues = jsonl.read(file)
     else:
         raise InputError(f"{file}: these are fragments of dialogues, not dialogues: give a file of whole dialogues")
-    for name, times in Counter(dialogue.id for dialogue in dialogues).most_common(1):
-        if times > 1:
-            raise InputError(f"{file}: {times} dialogues have the id {name!r}: give each an id of its own")
-    return dialogues
+    return _distinct(dialogues, str(file))
+
+
+def read_all(paths: Iterable[str]) -> list[Dialogue]:
+    """Every dialogue of some files, as `read` reads each. InputError where two have one id."""
+    paths = list(paths)
+    return _distinct([dialogue for path in paths for dialogue in read(path)], ", ".join(paths))
 
 
 def locate(path: str | Path) -> tuple[Path, str | None]:
     """The file that `find` finds and the split that stands after `.json:`, if any."""
     name, json_file, split = str(path).partition(".json:")
     return (find(f"{name}.json"), split) if json_file else (find(path), None)
+
+
+def _distinct(dialogues: list[Dialogue], where: str) -> list[Dialogue]:
+    for name, times in Counter(dialogue.id for dialogue in dialogues).most_common(1):
+        if times > 1:
+            raise InputError(f"{where}: {times} dialogues have the id {name!r}: give each an id of its own")
+    return dialogues
 
 
 def form(file: Path) -> str:
@@ -93,4 +104,5 @@ def _kind(line: str) -> str:
     if "user1_personas" in record:
         return "synthetic-persona-chat"
     turns = record.get("turns")
-    return "ubuntu-irc" if isinstance(turns, list) and turns and "nick" in turns[0] else "jsonl"
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return "ubuntu-irc" if isinstance(first, dict) and "nick" in first else "jsonl"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from personae.data import lines
 from personae.data.read import find
-from personae.data.splits import line_key
+from personae.text import line_key
 from personae.types import InputError
 
 Rewordings = Mapping[str, tuple[str, ...]]

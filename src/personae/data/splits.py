@@ -1,7 +1,6 @@
 """Splits that hold out people, not only dialogues."""
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from heapq import heapify, heappop, heappush
 from itertools import chain, combinations, pairwise
 from typing import Literal
 
+from personae.text import line_key
 from personae.types import Dialogue, InputError, check
 
 STARTS = 8
@@ -71,11 +71,6 @@ def people(dialogues: Sequence[Dialogue]) -> list[list[str]]:
         ]
         for both, dialogue in zip(keys, dialogues, strict=True)
     ]
-
-
-def line_key(line: str) -> str:
-    """A persona line or utterance without case, punctuation and spaces: what is equal by it counts as the same."""
-    return re.sub(r"[\W_]+", "", line.casefold()) or line
 
 
 def opening(dialogue: Dialogue, turns: int | None = 4) -> tuple[str, ...]:

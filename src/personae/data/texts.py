@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from personae.text import standard
 from personae.types import Dialogue, Example, InputError, Persona, Speaker, Turn
 
 Owner = Literal["self", "partner"]
@@ -28,6 +29,12 @@ def example_of(
     speakers = (Speaker("partner", Persona(tuple(partner))), Speaker("self", Persona(tuple(persona))))
     turns = tuple(Turn((len(context) - 1 - place) % 2, text) for place, text in enumerate(context))
     return Example(Dialogue("dialogue", speakers, turns), Turn(1, "", tuple(candidates)))
+
+
+def in_standard(dialogue: Dialogue) -> Dialogue:
+    """The dialogue in `standard` form, but for turns of which nothing would be left."""
+    turns = tuple(replace(turn, text=standard(turn.text) or turn.text) for turn in dialogue.turns)
+    return replace(dialogue, turns=turns)
 
 
 def with_persona(example: Example, whose: Owner, facts: tuple[str, ...]) -> Example:

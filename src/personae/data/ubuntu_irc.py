@@ -40,6 +40,11 @@ def _unaddressed(messages: list[object], where: str) -> list[dict[str, Any]]:
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("nick", "text")):
             raise InputError(f"{where}: field turns[{place}]: an object with nick and text is wanted")
+        answered = message.get("re") or []
+        if not isinstance(answered, list) or not all(isinstance(one, int | str) for one in answered):
+            raise InputError(f"{where}: field turns[{place}].re: a list of the ids of messages is wanted")
+        if not isinstance(message.get("id"), int | str | None):
+            raise InputError(f"{where}: field turns[{place}].id: a number or a text is wanted")
         found.append(message)
     nicks = "|".join(sorted({re.escape(message["nick"]) for message in found} - {""}, key=len, reverse=True))
     if not nicks:

@@ -18,10 +18,11 @@ import numpy as np
 
 from personae.data import lines
 from personae.data.candidates import examples
-from personae.data.read import read
-from personae.data.splits import line_key, people
+from personae.data.read import read_all
+from personae.data.splits import people
+from personae.data.texts import in_standard
 from personae.names import nearest
-from personae.text import standard
+from personae.text import line_key
 from personae.types import Dialogue, Example, InputError, Speaker, Turn, check
 
 By = Literal["speaker", "persona"]
@@ -37,8 +38,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The turns up to an answer, whose speaker is `side`; the users who the two speakers are, and the question by its
-    text."""
+    """The turns up to an answer, whose speaker is `side`; the users who the two speakers are, and the question by the
+    name that the dialogue has for it, else by its text."""
 
     dialogue: Dialogue
     side: int
@@ -74,11 +75,11 @@ class Users:
     `read` knows. Each is a dialogue that ends with an answer, which one user gave to what another speaker said just
     before; speaker 1 is that user, with the answers that they have in "train" as `history`.
 
-    A user is a speaker's id by which answers in several dialogues are given or, `by` persona, everyone whose persona
-    has two lines in common with another's. Questions are the same where their letters are (`line_key`), or a dialogue
-    names its `question`, and with `near` also where the similarity of their MiniLM vectors to that of a more frequent
-    one is at least so much. Only questions count that at least `answered_by` users answered, and only users who have
-    `fewest` answers to them.
+    A user is a speaker's id by which answers in several dialogues are given or, `by` persona, a speaker, those whose
+    personas have two lines in common being one. Questions are the same where their letters are (`line_key`), and with
+    `near` also where the similarity of their MiniLM vectors to that of a more frequent one is at least so much; those
+    that a dialogue names (`question`), where the name is. Only questions count that at least `answered_by` users
+    answered, and only users who have `fewest` answers to them.
 
     Turns are told in `standard` form (`personae.text.standard`), or as they are; what the users `leave_out` say and
     answer is left out, and a warning names those who are not there.
@@ -175,6 +176,11 @@ class Users:
         if not chosen:
             raise InputError(f"corpus.files: {self._why_none(recurring)}")
         parts = self._told(chosen, names)
+        if not parts["train"]:
+            raise InputError(
+                f"corpus.held_out: with {2 * self.held_out} answers of each user held out none is left to train on, as "
+                "all of them answer one of these; hold out fewer, or give more dialogues"
+            )
         if len(cold) < self.cold:
             raise InputError(
                 f"corpus.cold: {self.cold} users are wanted beside the {len(chosen)} most active, and {len(cold)} have "
@@ -254,32 +260,31 @@ class Users:
     def _answers(self) -> list[_Answer]:
         """Every answer of the files."""
         found, there = [], set[str]()
-        for file in self.files:
-            dialogues = read(file)
-            owners = people(dialogues) if self.by == "persona" else [[s.id for s in d.speakers] for d in dialogues]
-            for dialogue, users in zip(dialogues, owners, strict=True):
-                there.update(users)
-                if self.leave_out.intersection(users):
+        dialogues = read_all(self.files)
+        owners = people(dialogues) if self.by == "persona" else [[s.id for s in d.speakers] for d in dialogues]
+        for dialogue, users in zip(dialogues, owners, strict=True):
+            there.update(users)
+            if self.leave_out.intersection(users):
+                continue
+            if self.standard:
+                dialogue = in_standard(dialogue)
+            for place in range(1, len(dialogue.turns)):
+                asked, said = dialogue.turns[place - 1 : place + 1]
+                last = place == len(dialogue.turns) - 1
+                if asked.speaker == said.speaker or (dialogue.question is not None and not last):
                     continue
-                if self.standard:
-                    turns = tuple(replace(turn, text=standard(turn.text) or turn.text) for turn in dialogue.turns)
-                    dialogue = replace(dialogue, turns=turns)
-                for place in range(1, len(dialogue.turns)):
-                    asked, said = dialogue.turns[place - 1 : place + 1]
-                    last = place == len(dialogue.turns) - 1
-                    if asked.speaker == said.speaker or (dialogue.question is not None and not last):
-                        continue
-                    before = replace(dialogue, id=f"{dialogue.id}#{place}", turns=dialogue.turns[: place + 1])
-                    both = users[0], users[1]
-                    found.append(_Answer(before, said.speaker, both, dialogue.question or asked.text))
+                before = replace(dialogue, id=f"{dialogue.id}#{place}", turns=dialogue.turns[: place + 1])
+                both = users[0], users[1]
+                found.append(_Answer(before, said.speaker, both, dialogue.question or asked.text))
         for user in sorted(self.leave_out - there):
             meant = nearest(user, there)
             log.warning("%s is to be left out, but speaks nowhere%s", user, f"; did you mean {meant}?" if meant else "")
         return found
 
     def _questions(self, answers: Sequence[_Answer]) -> dict[str, str]:
-        """The name of each question: the most frequent text of those that are the same."""
-        counts = Counter(answer.question for answer in answers)
+        """The name of each question: that of its dialogue, else the most frequent text of those that are the same."""
+        named = {answer.question for answer in answers if answer.dialogue.question is not None}
+        counts = Counter(answer.question for answer in answers if answer.question not in named)
         first: dict[str, str] = {}
         for text, _ in counts.most_common():
             first.setdefault(line_key(text), text)
@@ -287,7 +292,7 @@ class Users:
         if self.near is not None:
             leaders = _near([first[line_key(text)] for text in first.values()], self.near)
             names = {text: leaders[name] for text, name in names.items()}
-        return names
+        return names | {name: name for name in named}
 
 
 def write(corpus: Users, out: Path) -> None:
@@ -308,6 +313,8 @@ def _near(texts: Sequence[str], least: float) -> dict[str, str]:
     themselves; else itself."""
     from personae.nn.sentence_encoder import SentenceEncoder
 
+    if not texts:
+        return {}
     encoder = SentenceEncoder(field="corpus.near")
     encoder.encode(texts)
     leaders: list[str] = []

@@ -4,7 +4,6 @@ Letters: B cases, M or N sentences of a case, S distinct sentences, W distinct w
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Self
 from zlib import crc32
 
 import torch
@@ -45,10 +44,6 @@ class WordEmbedding(Resizable):
 
     def _know(self, vocabulary: Sequence[str]) -> None:
         self.numbers = {word: self.others + place for place, word in enumerate(vocabulary)}
-
-    def inherit(self, other: Self) -> None:
-        """Takes over the words of another, which was trained, before their vectors are copied."""
-        self.set_extra_state(other.get_extra_state())
 
     def get_extra_state(self) -> dict[str, list[str]]:
         """The words of the table, saved as JSON beside the weights."""

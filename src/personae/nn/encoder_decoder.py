@@ -110,14 +110,18 @@ class EncoderDecoder(Resizable):
         self._split: Kept[list[str]] = Kept()
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Learns the vocabulary from training texts. InputError where no word is frequent enough to be in it."""
-        known = Vocabulary.of(map(words, texts), min_count=self.sizes.min_count).words[2:]
-        if not known:
+        """Learns the vocabulary from training texts; the words that it has already, from others, keep their vectors.
+        InputError where no word is frequent enough to be in it."""
+        found = Vocabulary.of(map(words, texts), min_count=self.sizes.min_count).words[2:]
+        if not found:
             raise InputError(
                 f"task.model.sizes.min_count: no word of the training texts occurs {self.sizes.min_count} times; give "
                 "fewer, or more texts"
             )
-        self._know([word for word in known if word not in (START, END)])
+        before, weight, bias = self.vocabulary, self.weight.detach(), self.bias.detach()
+        self._know([*before.words[4:], *(word for word in found if word not in before)])
+        if len(before) > 4:
+            self.weight.data[: len(weight)], self.bias.data[: len(bias)] = weight, bias
 
     def _know(self, vocabulary: Sequence[str]) -> None:
         self.vocabulary = Vocabulary([START, END, *vocabulary])

@@ -29,8 +29,12 @@ class NameTable(Resizable):
         self.weight = nn.Parameter(torch.empty(0, width))
 
     def prepare(self, names: Sequence[str], vectors: Tensor | None = None) -> None:
-        """Takes these names, in their order, with their vectors (J, R)."""
+        """Takes these names, in their order, with their vectors (J, R); without these, those that it has already, from
+        another, keep theirs."""
+        before, weight = self.names, self.weight.detach()
         self._know(list(dict.fromkeys(names)))
+        for name in self.names.keys() & before.keys():
+            self.weight.data[self.names[name]] = weight[before[name]]
         if vectors is not None:
             self.weight.data.copy_(vectors)
 

@@ -10,16 +10,17 @@ is the bias), so that what is learnt of a user at one question tells something o
 Letters: B pairs, K features of an embedding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from personae.nn.name_table import NameTable
 from personae.nn.tensor_factorization import Ranks, TensorFactorization
+from personae.text import line_key
 from personae.types import Dialogue, InputError, check
 
 Question = Literal["table", "encoder"]
@@ -57,6 +58,41 @@ class Factorization:
             raise InputError(f"task.model.tensor.spread: {self.spread} is not above 0")
 
 
+class Questions(NameTable):
+    """The vectors of questions, by the names that dialogues have for them. A question whose name is not known, or that
+    has none, is the one of training that was asked in the same letters (`line_key`)."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__(width=width, spread=APART, common=COMMON)
+        self.asked: dict[str, str] = {}
+
+    def learn(self, dialogues: Sequence[Dialogue]) -> None:
+        """Takes the questions of dialogues, each of which ends with an answer to one."""
+        named = [(dialogue.question, dialogue.turns[:-1]) for dialogue in dialogues if dialogue.question]
+        self.prepare([name for name, _ in named])
+        self.asked = {}
+        for name, before in named:
+            if before:
+                self.asked.setdefault(line_key(before[-1].text), name)
+
+    def of(self, contexts: Sequence[Dialogue]) -> Tensor:
+        """The number of what each asks last, -1 where it is not known: (B,)."""
+        return self.numbers([self._name(context) for context in contexts])
+
+    def _name(self, context: Dialogue) -> str | None:
+        if context.question in self.names or not context.turns:
+            return context.question
+        return self.asked.get(line_key(context.turns[-1].text))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a name table keeps, and the letters that questions were asked in."""
+        return {**super().get_extra_state(), "asked": self.asked}
+
+    def _resize(self, state: Mapping[str, Any]) -> None:
+        super()._resize(state)
+        self.asked = dict(state["asked"])
+
+
 class Personalization(nn.Module):
     """The personalized response embedding p_ij (B, `size`) of the users and questions of a training; `encoded` is the
     number of features that the model's encoder makes of a question. Before `prepare` it knows nobody. What it draws
@@ -67,7 +103,7 @@ class Personalization(nn.Module):
         of_questions, of_users, _ = factorization.ranks
         with _apart(1):
             self.users = NameTable(width=of_users, spread=0.0 if factorization.alike else USERS)
-            self.questions: nn.Module = NameTable(width=of_questions, spread=APART, common=COMMON)
+            self.questions: nn.Module = Questions(width=of_questions)
             if factorization.question == "encoder":
                 self.questions = nn.Linear(encoded, of_questions)
                 nn.init.normal_(self.questions.bias, std=COMMON)
@@ -78,19 +114,19 @@ class Personalization(nn.Module):
         """Learns who answers (speaker 1), and what."""
         with _apart(2):
             self.users.prepare([dialogue.speakers[1].id for dialogue in dialogues])
-            if isinstance(self.questions, NameTable):
-                self.questions.prepare([question for dialogue in dialogues if (question := dialogue.question)])
+            if isinstance(self.questions, Questions):
+                self.questions.learn(dialogues)
 
-    def numbers(self, questions: Sequence[str | None]) -> Tensor:
-        """The numbers (B,) of questions by their names; -1 for one that is not known, and where there is no table."""
-        if isinstance(self.questions, NameTable):
-            return self.questions.numbers(questions)
-        return torch.full((len(questions),), -1)
+    def numbers(self, contexts: Sequence[Dialogue]) -> Tensor:
+        """The numbers (B,) of what contexts ask last; -1 for what is not known, and where there is no table."""
+        if isinstance(self.questions, Questions):
+            return self.questions.of(contexts)
+        return torch.full((len(contexts),), -1)
 
     def forward(self, users: Tensor, questions: Tensor, encoded: Tensor) -> Tensor:
         """The embeddings (B, K) of the users' and the questions' numbers (B,), the latter or what the encoder makes of
         them (B, `encoded`)."""
-        table = isinstance(self.questions, NameTable)
+        table = isinstance(self.questions, Questions)
         personal: Tensor = self.tensor(self.users(users), self.questions(questions if table else encoded))
         return personal
 

@@ -1,7 +1,7 @@
 """Modules whose weights are as large as their extra state says: a row for each word, or for each name."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -14,6 +14,10 @@ class Resizable(nn.Module, ABC):
         """Restores what `get_extra_state` gave."""
         if state != self.get_extra_state():
             self._resize(state)
+
+    def inherit(self, other: Self) -> None:
+        """Knows what another knows, which was trained, before its weights are copied."""
+        self.set_extra_state(other.get_extra_state())
 
     @abstractmethod
     def _resize(self, state: Any) -> None:

@@ -106,11 +106,11 @@ class UserWriter(nn.Module):
         tables = self.tables()
         users = [example.user.id for example in examples]
         unknown = torch.full((len(examples),), -1)
-        questions = [example.context.question for example in examples]
+        contexts = [example.context for example in examples]
         return Addressed(
             self.words.collate(examples),
             tables[0].numbers(users) if tables else unknown,
-            self.personal.numbers(questions) if self.personal is not None else unknown,
+            self.personal.numbers(contexts) if self.personal is not None else unknown,
             self._remembered(examples) if self.memories else None,
         )
 

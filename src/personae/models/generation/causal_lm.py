@@ -11,7 +11,8 @@ embeddings of the end before the reply and of the reply's tokens. The tensor's `
 encoder; here one of 0 adds nothing, and any other all.
 
 Differs from the paper: the backbone is SmolLM2-135M unless another is named (the paper's is microsoft/DialoGPT-medium),
-it may be tuned by low-rank adapters (Hu et al., ICLR 2022), and more than one utterance is read. A question that is
+it may be tuned by low-rank adapters (Hu et al., ICLR 2022), more than one utterance is read, and no embedding tells
+the reply's tokens from the context's, between which the end of text stands. A question that is
 encoded rather than looked up is the mean input embedding of the last utterance's tokens.
 """
 
@@ -81,9 +82,10 @@ class CausalLM(nn.Module):
                 raise InputError(f"task.model.{name}: {value} is not at least 8")
         self.longest, self.reply = longest, reply
         self.words = Causal(backbone)
-        if (room := self.words.room()) is not None and room < longest + reply:
+        if (room := self.words.room()) is not None and room < longest + reply + 1:
             raise InputError(
-                f"task.model.longest: the backbone has room for {room} tokens, not for {longest} and a reply of {reply}"
+                f"task.model.longest: the backbone has room for {room} tokens, not for {longest}, a reply of {reply} "
+                "and its end"
             )
         if tune == "lora":
             self.words.requires_grad_(False)
@@ -115,7 +117,7 @@ class CausalLM(nn.Module):
         users = questions = torch.full((len(examples),), -1)
         if self.personal is not None:
             users = self.personal.users.numbers([example.user.id for example in examples])
-            questions = self.personal.numbers([example.context.question for example in examples])
+            questions = self.personal.numbers([example.context for example in examples])
         return Spelled(
             tuple(example.id for example in examples),
             nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.words.end),
