@@ -62,10 +62,13 @@ def test_own_words_hit_and_those_of_others_do_not(
 
 def test_a_table_says_what_was_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path, histories: str) -> None:
     responses = [{"user": user, "text": said(user, 3)} for user in TOPICS]
-    path = write(tmp_path / "responses.jsonl", [*responses, {"user": "ann", "text": ""}])
+    path = write(
+        tmp_path / "responses.jsonl", [*responses, {"user": "ann", "text": ""}, {"user": "bob", "text": " \n"}]
+    )
     assert main(["perhits", "--responses", path, "--histories", histories, "--users", "2", "-k", "2"]) == 0
     out = capsys.readouterr().out
-    assert "3 responses, 2 users, scorer ngram-3" in " ".join(out.split())
+    assert "4 responses, 2 users, scorer ngram-3" in " ".join(out.split())
+    assert f"2 of {path} are empty: they are ranked by how likely each user says nothing" in out
     assert f"1 of {path} left out: their users are none of the 2 with the most messages" in out
     assert f"2 of {path} stand in their users' histories, word for word" in out
 
@@ -220,6 +223,7 @@ def test_the_example_of_the_page(
             ["-k", "4"],
             "-k: 4 is not between 1 and 3, the number of users; give another -k",
         ),
+        ([{"user": "ann", "text": "hi"}], ["-k", "1", "--seed", "-1"], "--seed: -1 is not at least 0"),
         ([{"user": "ann"}], ["-k", "1"], "r.jsonl:1: field text: one message is wanted there"),
         ([{"user": "ann", "text": 3}], ["-k", "1"], "r.jsonl:1: field text: is a number: a text is wanted"),
         ([{"text": "hi"}], ["-k", "1"], "r.jsonl:1: field user: is missing: a text is wanted"),

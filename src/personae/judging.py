@@ -83,6 +83,8 @@ def judged(
 
     if users < 1:
         raise InputError(f"--users: {users} is not at least 1")
+    if seed < 0:
+        raise InputError(f"--seed: {seed} is not at least 0")
     said: dict[str, list[list[str]]] = {}
     for user, text in jsonl.messages(find(histories)):
         said.setdefault(user, []).append(per_hits.spoken(text))

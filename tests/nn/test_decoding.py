@@ -279,3 +279,11 @@ def test_pieces_are_words_that_can_change_no_more() -> None:
     assert list(pieces([])) == []
     assert list(pieces([""])) == []
     assert list(pieces(["so"])) == ["so"]
+
+
+def test_the_least_temperature_is_greedy() -> None:
+    model = Random()
+    greedy = model.decode([7, 3], Decoding("greedy", longest=6))
+    for top in ({}, {"top_k": None}, {"top_k": None, "top_p": 0.9}):
+        found = model.decode([7, 3], Decoding(temperature=1e-40, longest=6, **top))  # type: ignore[arg-type]
+        assert [[one.tokens for one in each] for each in found] == [[one.tokens for one in each] for each in greedy]

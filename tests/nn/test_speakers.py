@@ -137,3 +137,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             factors_of(tmp_path / "run")
     with pytest.raises(InputError, match=field + r"factors: .*nowhere holds no factors of users"):
         factors_of(tmp_path / "nowhere")
+
+
+def test_users_whose_factors_are_nothing_begin_at_nothing(tmp_path: Path) -> None:
+    factors = run_with_factors(tmp_path / "run", list(HISTORIES))
+    save_file({"writer.personal.users.weight": torch.zeros_like(factors)}, tmp_path / "run" / "model.safetensors")
+    found = prepared(start="tf-u", factors=str(tmp_path / "run"), factor_width=5)
+    assert not found.table.weight.any()

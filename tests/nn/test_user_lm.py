@@ -244,3 +244,22 @@ def test_what_cannot_be_divided_is_refused() -> None:
             divided(backbone.eval(), 1)
     lower, upper = divided(AutoModel.from_config(CONFIGS["gemma2"]()).eval(), 8)  # of two
     assert (len(lower.layers), len(upper.layers)) == (1, 1)
+
+
+def test_of_very_much_the_latest_and_the_first_is_read(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(user_lm, "LATEST", 3)
+    short = replace(SMALL, steps=2, longest=6)
+    latest = said("bob")[-4:-1]
+    some = UserModels([said("bob")[:-1], said("ann")[:3]], backbone=backbone, home=tmp_path, training=short)
+    assert caplog.messages == ["of 1 of 2 users the latest 3 messages are read"]
+    alone = UserModels([latest], backbone=backbone, home=tmp_path / "alone", training=short)
+    asked = [["soup"], ["salt"]]
+    np.testing.assert_allclose(some.perplexities(asked)[:, 0], alone.perplexities(asked)[:, 0], rtol=1e-4)
+    caplog.clear()
+    long = ["i", "like", "my", "soup", "and", "my", "salt", "and", "my", "pot"]
+    assert len(some.causal.tokens([" ".join(long)])[" ".join(long)]) > 6
+    found = some.perplexities([long, [*long, "boat"], ["pot"]])
+    assert caplog.messages == ["of 2 of 3 responses the first 6 tokens are read"]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)

@@ -196,9 +196,11 @@ class Causal(nn.Module):
 
     @property
     def special(self) -> list[int]:
-        """The tokens that are no part of a text, but for the end."""
+        """The tokens that are no part of a text, but for the end: special ones, and embeddings that the tokenizer has
+        no token for."""
         added = {token for token, one in self.tokenizer.added_tokens_decoder.items() if one.special}
-        return sorted({*added, *self.tokenizer.all_special_ids} - {self.end})
+        spare = range(len(self.tokenizer), self.backbone.get_input_embeddings().num_embeddings)
+        return sorted({*added, *self.tokenizer.all_special_ids, *spare} - {self.end})
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The input embeddings (..., H) of tokens."""

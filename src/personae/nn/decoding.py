@@ -33,7 +33,8 @@ Kind = Literal["sample", "greedy", "beam"]
 class Decoding:
     """How tokens are chosen; by default by sampling the two most probable ones (Wu et al. 2021).
 
-    `top_k` and `top_p` (None: all tokens) and `temperature` are of sampling, `beams` and `length_penalty` of beam
+    `top_k` and `top_p` (None: all tokens; where both are given, the nucleus is of the k most probable ones) and
+    `temperature` are of sampling, `beams` and `length_penalty` of beam
     search: hypotheses are ranked by log-probability / tokens ** length_penalty, the end among the tokens. `n` replies
     are decoded of each example: the best ones of beam search, or so many samples; greedy decoding has but one. A reply
     has `shortest` to `longest` tokens, the end not among them; one of the longest length was cut short. InputError
@@ -208,7 +209,7 @@ def _drawn(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Tensor:
         values, tokens = logits.topk(min(decoding.top_k, logits.shape[1]))
     else:
         values, tokens = logits.sort(descending=True, stable=True)
-    kept = (values / decoding.temperature).softmax(1)
+    kept = ((values - values[:, :1]) / decoding.temperature).softmax(1)  # the first is the greatest
     if decoding.top_p is not None:
         kept = kept * (kept.cumsum(1) - kept < decoding.top_p)
     sums = kept.cumsum(1)

@@ -27,7 +27,8 @@ Start = Literal["random", "history", "tf-u", "history+tf-u"]
 
 SCALE = 0.3
 LEAST = 1e-3
-"""Where users differ by less, in sentence vectors of length 1, it is by rounding: they all said the same."""
+"""Where users differ by less, in sentence vectors of length 1, it is by rounding: they all said the same. Factors that
+are less are not scaled up either."""
 
 
 class Speakers(nn.Module):
@@ -66,7 +67,7 @@ class Speakers(nn.Module):
                 raise InputError(
                     f"task.model.speakers.factor_width: {self.factors} has factors of {taken.shape[1]} features"
                 )
-            parts.append(taken * (SCALE / taken.square().mean().sqrt()))
+            parts.append(taken * (SCALE / taken.square().mean().sqrt().clamp(min=LEAST)))
         self.table.prepare(list(users), torch.cat(parts, 1) if parts else None)
 
     def _reduced(self, users: Mapping[str, Sequence[str]]) -> Tensor:

@@ -16,6 +16,7 @@ Letters: U users, N sentences, B rows of a batch, T tokens, H hidden units.
 import copy
 import hashlib
 import json
+import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -38,6 +39,11 @@ from personae.nn.processor import fastest
 from personae.types import InputError
 
 Floats = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+LATEST = 1000
+"""So many of the messages of a user are read, the latest ones: of more, an adapter would be trained for minutes."""
 
 AT_ONCE = 10
 """Users whose adapters are trained, and score, at once; so many are lost when it is interrupted."""
@@ -86,7 +92,7 @@ class UserModels:
     ) -> None:
         if not said:
             raise InputError("there is no user whose language could be modelled: give at least one")
-        silent = [number for number, each in enumerate(said) if not any(each)]
+        silent = [number for number, each in enumerate(said) if not any(each[-LATEST:])]
         if silent:
             raise InputError(f"user {silent[0]}, counted from 0, said no word that could be modelled: leave them out")
         self.training = training
@@ -99,7 +105,9 @@ class UserModels:
             made_of.update(weight.detach().contiguous().view(torch.uint8).numpy().data)
         self.lower, self.upper = divided(self.causal.backbone, training.layers)
         lora.adapt(self.upper.layers, rank=training.rank, alpha=training.alpha, many=AT_ONCE)
-        texts = [[" ".join(words) for words in each] for each in said]
+        if many := sum(len(each) > LATEST for each in said):
+            log.warning("of %d of %d users the latest %d messages are read", many, len(said), LATEST)
+        texts = [[" ".join(words) for words in each[-LATEST:]] for each in said]
         keys = [self._key(each, made_of.hexdigest()) for each in texts]
         self.kept = {key: found for key in keys if (found := self._kept(key)) is not None}
         advance(sum(key in self.kept for key in keys))
@@ -113,8 +121,11 @@ class UserModels:
 
     def perplexities(self, sentences: Sequence[Sequence[str]]) -> Floats:
         """The perplexity of each sentence under each user's model, per token of the transformer with the end as one:
-        (N, U)."""
+        (N, U). Of a sentence that is too long the first tokens are read, and an end after them."""
         texts = [" ".join(words) for words in sentences]
+        longest, known = self.training.longest, self.causal.tokens(texts)
+        if cut := sum(len(known[text]) > longest for text in texts):
+            log.warning("of %d of %d responses the first %d tokens are read", cut, len(texts), longest)
         read = self._read(texts)
         distinct = list(dict.fromkeys(self.keys))
         found = np.empty((len(texts), len(distinct)))
