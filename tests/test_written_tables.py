@@ -359,6 +359,7 @@ def test_two_scorers_rank_the_same_users_on_the_same_replies(
     points = {(point["system"], point["k"]): point for point in content["points"]}
     assert set(points) == {(system, k) for system in ("Plain", "Known", "Plain+TF") for k in range(1, 6)}
     assert content["scorers"] == {"users": 8, "n": 24, "lm": "llama"}
+    assert [(point["system"], point["k"]) for point in content["ceiling"]] == [("real replies", k) for k in range(1, 6)]
     for scorer in ("ngram", "lm"):  # of 24 replies; more with a greater k
         shares = [points["Plain+TF", k][scorer] for k in range(1, 6)]
         assert shares == sorted(shares)
@@ -378,13 +379,17 @@ def test_two_scorers_rank_the_same_users_on_the_same_replies(
     few = dict(list(histories.items())[:8])  # all have said as much
     replies = [reply for reply in results.read(place / "runs" / "plain")[1] if reply.user in few]
     ranks = [reply.rank for reply in Judges(few).judged(replies)]
+    real = [reply.real for reply in Judges(few).judged(replies)]
     for k in range(1, 6):
-        share = sum(rank is not None and rank <= k for rank in ranks) / len(ranks)
-        assert points["Plain", k]["ngram"] == pytest.approx(100 * share)
+        for each, point in ((ranks, points["Plain", k]), (real, content["ceiling"][k - 1])):
+            share = sum(rank is not None and rank <= k for rank in each) / len(each)
+            assert point["ngram"] == pytest.approx(100 * share)
     assert ElementTree.fromstring((tmp_path / "out" / "table.svg").read_bytes()).tag.endswith("svg")
     page = (tmp_path / "out" / "table.md").read_text()
     assert f"| all runs and k | 0.9 / **{found:.3f}** [{low:.2f}, {high:.2f}] | 15 |" in page
     assert "the same 24 replies of each system" in page
+    assert "| real replies |" in page
+    assert "who guesses has an average" not in page  # which would be of other users
     said: list[str] = []
     assert again(place, "figure4", tmp_path / "out", say=said.append)["points"] == content["points"]
     assert not any("scoring" in line for line in said)  # what is kept is not scored again

@@ -31,6 +31,7 @@ class Scorers:
 
     def __init__(self, recipe: str, *, most: int, backbone: str | None = None) -> None:
         self.recipe, self.most, self.backbone = recipe, most, backbone
+        self._ranks: dict[tuple[tuple[str, str], ...], dict[str, list[int]]] = {}
 
     @cached_property
     def said(self) -> dict[str, list[list[str]]]:
@@ -53,27 +54,35 @@ class Scorers:
         return {"ngram": NgramModels(list(self.said.values())), "lm": adapted}
 
     def score(self, folder: Path) -> dict[str, Any]:
-        """The rank of its user for each of a run's replies, by each scorer, and the place of that user ("owners"), also
-        kept in its folder. A rank that users share is rounded up. InputError where it wrote none for these users."""
+        """The rank of its user for each of a run's replies, by each scorer, that for the real ones ("real"), and the
+        place of that user ("owners"), also kept in its folder. A rank that users share is rounded up. InputError where
+        it wrote none for these users."""
         replies = results.read(folder)[1]
         some = [] if isinstance(replies, Measures) else [reply for reply in replies if reply.user in self.said]
         if not some:
             raise InputError(f"{folder}: holds no reply that was written for one of the {len(self.said)} users")
-        users, owners = list(self.said), [reply.user for reply in some]
-        spoken = [per_hits.spoken(reply.text) for reply in some]
-        ranked = {
-            name: list(map(math.ceil, ranks(per_hits.rows(self.models[name].perplexities(spoken), users, owners))))
-            for name in NAMES
-        }
+        users = list(self.said)
         found = {
             **self._wanted(folder),
             "users": len(users),
             "lm": self.models["lm"].causal.name,
-            "owners": list(map(users.index, owners)),
-            "ranks": ranked,
+            "owners": [users.index(reply.user) for reply in some],
+            "ranks": self._ranked([(reply.text, reply.user) for reply in some]),
+            "real": self._ranked([(reply.reference, reply.user) for reply in some]),
         }
         results.write_json(found, folder / FILE)
         return found
+
+    def _ranked(self, said: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+        """The ranks by each scorer of the users who said these texts; the real ones of all systems are ranked once."""
+        key = tuple(said)
+        if key not in self._ranks:
+            spoken, owners = [per_hits.spoken(text) for text, _ in said], [user for _, user in said]
+            rows = {
+                name: per_hits.rows(self.models[name].perplexities(spoken), list(self.said), owners) for name in NAMES
+            }
+            self._ranks[key] = {name: list(map(math.ceil, ranks(each))) for name, each in rows.items()}
+        return self._ranks[key]
 
     def kept(self, folder: Path) -> dict[str, Any] | None:
         """What `score` kept, if it is of this; of a record, of the same number of users."""
@@ -83,16 +92,17 @@ class Scorers:
         wanted = self._wanted(folder) if whole else {"most": self.most}
         if not wanted.items() <= results.read_json(folder / FILE).items():
             return None
-        return results.read_json(folder / FILE, "users", "lm", "owners", *(f"ranks.{name}" for name in NAMES))
+        ranked = [f"{whose}.{name}" for whose in ("ranks", "real") for name in NAMES]
+        return results.read_json(folder / FILE, "users", "lm", "owners", *ranked)
 
     def _wanted(self, folder: Path) -> dict[str, Any]:
         digest = results.sha256(folder / "predictions.jsonl")
         return {"predictions": digest, "most": self.most, "backbone": self.backbone, "training": asdict(Training())}
 
 
-def hits(scored: Mapping[str, Any], name: str, k: int) -> list[float]:
-    """Whether each reply is a hit@k by a scorer, from what `Scorers.score` found."""
-    return [float(rank <= k) for rank in scored["ranks"][name]]
+def hits(scored: Mapping[str, Any], name: str, k: int, *, real: bool = False) -> list[float]:
+    """Whether each reply, or the `real` one in its place, is a hit@k by a scorer, from what `Scorers.score` found."""
+    return [float(rank <= k) for rank in scored["real" if real else "ranks"][name]]
 
 
 def correlation(scored: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> Interval:

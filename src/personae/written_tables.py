@@ -339,13 +339,19 @@ def _correlated(plan: Written, there: Mapping[str, Job], wanted: set[str], found
         for system, one in scored.items()
         for k in every
     ]
-    about = [{"users": one["users"], "n": len(one["owners"]), "lm": one["lm"]} for one in scored.values()]
+    ceiling = [
+        {"system": "real replies", "k": k, **{name: 100 * fmean(hits(one, name, k, real=True)) for name in NAMES}}
+        for one in list(scored.values())[:1]
+        for k in every
+    ]
+    first = [{"users": one["users"], "n": len(one["owners"]), "lm": one["lm"]} for one in scored.values()]
     common = {"column": "Pearson's r", **EMPTY, "budget": found.budget.name, "unit": "", "places": 3}
     of = list(scored.values())
     rows = [_correlation({"system": "all runs and k", "published": plan.scorers.published, **common}, of, every)]
     rows += [_correlation({"system": f"all runs, k = {k}", "published": None, **common}, of, [k]) for k in every]
     runs = [{"system": line.system, **found._training(line)} for line in plan.lines if line.system in there]
-    return {"rows": rows, "points": points, "scorers": about[0] if about else {}, "runs": runs}
+    told = first[0] if first else {}
+    return {"rows": rows, "points": points, "ceiling": ceiling, "scorers": told, "runs": runs}
 
 
 def _correlation(row: dict[str, Any], scored: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def markdown(plan: Written, content: dict[str, Any]) -> str:
         "## The numbers",
         _scored(content["scorers"]) if plan.scorers else _MEASURED,
         _numbers(plan, content["rows"]),
-        _points(content["points"]) if plan.scorers else "",
-        _beside(content["chance"], content["real"]),
+        _points([*content["points"], *content["ceiling"]])
+        if plan.scorers
+        else _beside(content["chance"], content["real"]),
         _ratio(content.get("ratio")),
         _pairs(content.get("pairs", [])),
         _cases(content.get("cases", [])),
