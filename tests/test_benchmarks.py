@@ -257,17 +257,19 @@ def test_reranking_beside_sentence_transformers(tmp_path: Path, capsys: pytest.C
     assert all(amount > 100 for amount in result["megabytes"].values())
 
 
-def test_a_step_of_an_encoder_decoder_beside_a_plain_one(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("model", ["seq2seq", "speaker", "memory", "memory-speaker"])
+def test_a_step_of_a_generator_beside_a_plain_one(
+    model: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seq2seq = importlib.import_module("seq2seq_step")
-    assert seq2seq.main([*arguments, "--width", "5", "--json"]) == 0
+    step = importlib.import_module("generator_step")
+    arguments = [*arguments, "--model", model]
+    assert step.main([*arguments, "--width", "5", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result) >= KEYS
     assert result["equal"] is True
     assert set(result["variants"]) == {"packed", "padded"}
     assert result["taken"] in result["variants"]
-    assert seq2seq.main([*arguments, "--cases", "1000"]) == 2
+    assert step.main([*arguments, "--cases", "1000"]) == 2
 
 
 def test_per_hits_beside_nltk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,3 +305,29 @@ def test_what_is_learnt_of_users_is_told_from_nothing(tmp_path: Path, capsys: py
     nats = found["learnt"]["nats a token"]
     gap = found["learnt"]["gap"]["value"] / found["learnt"]["tokens"]
     assert nats["others"] - nats["own"] == pytest.approx(gap, rel=1e-4)
+
+
+def test_replies_that_are_drawn_several_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    redrawn = importlib.import_module("redrawn")
+    changes = {"task.model.sizes": "{width: 32, hidden: 64, layers: 1, min_count: 1}"}
+    short = {"trainer.max_steps": "60", "trainer.val_check_interval": "60", "trainer.check_val_every_n_epoch": "null"}
+    for name, more in {"tensor": {"task.optimization.learning_rate": "0.01"}, "begun": {}}.items():
+        run.train("generation/seq2seq-planted-tf", {**changes, **short, **more}, out=tmp_path / name)
+    folders = [str(tmp_path / name) for name in ("tensor", "begun")]
+    name, found = "per-hits-avg/100", {}
+    for draws in ("1", "3"):
+        assert redrawn.main([*folders, "--draws", draws, "--json"]) == 0
+        found[draws] = json.loads(capsys.readouterr().out)
+    for folder, one in zip(folders, found["1"]["runs"], strict=True):
+        reported = json.loads((Path(folder) / "metrics.json").read_text())["metrics"][name]
+        assert one[name] == pytest.approx(reported)
+    told = found["3"]
+    assert (told["draws"], told["users"], told["runs"][0][name]["n"]) == (3, 100, 300)
+    values = [one[name]["value"] for one in told["runs"]]
+    assert told["difference"][name]["value"] == pytest.approx(values[0] - values[1])
+    assert values != [one[name]["value"] for one in found["1"]["runs"]]
+    assert 0 <= told["difference"][name]["wilcoxon"] <= 1
+    assert redrawn.main([folders[0], "--draws", "1"]) == 0
+    assert "per-hits-avg/100" in capsys.readouterr().out
+    assert redrawn.main([str(tmp_path / "none")]) == 2
+    assert "error: " in capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""One training step of Seq2Seq with a tensor: ours against an LSTM encoder-decoder written plainly.
+"""One training step of a generator with a tensor: ours against an LSTM encoder-decoder written plainly.
 
 The plain version is what one writes with `nn.LSTM`: sentences are padded, logits are of every position, and padding is
 left out of the loss. Of two ways to give the encoder padded sentences the faster is taken: "packed", whose states are
-right, and "padded", which reads the padding, so that its results are others. Its tensor is ours.
+right, and "padded", which reads the padding, so that its results are others. Its tensor is ours, and so are the vectors
+of speakers, and the words of memories, summed by `embedding_bag`.
 
 Timed are the forward pass, the backward pass and Adam's step; building the batch is not, on either side. Batches are
 those of training, bucketed by size. Both sides have the same weights, type and threads and no dropout; every step
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import command
@@ -23,30 +25,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personae.data.candidates import examples
-from personae.models.generation.seq2seq import Seq2Seq
 from personae.nn.encoder_decoder import END, START, Sizes
 from personae.nn.lstm import LSTM
 from personae.nn.personalization import Factorization
-from personae.nn.user_writer import Addressed
+from personae.nn.speakers import Speakers
+from personae.nn.user_writer import Addressed, UserWriter
 from personae.results import environment
 from personae.tasks.base import bucketed
 from personae.types import Dialogue, InputError
 
 Reading = Literal["packed", "padded"]
 
+MODELS = {"seq2seq": (False, 0), "speaker": (True, 0), "memory": (False, 10), "memory-speaker": (True, 10)}
+"""Whether each has a vector beside every word, and how many memories it looks at."""
 
-class PlainSeq2Seq(nn.Module):
+
+class Plain(nn.Module):
     """Encoder, attention, decoder and output, with the weights of `ours`."""
 
-    def __init__(self, ours: Seq2Seq, reading: Reading) -> None:
+    def __init__(self, ours: UserWriter, reading: Reading) -> None:
         super().__init__()
-        words, self.reading = ours.writer.words, reading
+        words, self.reading = ours.words, reading
         self.embedding = nn.Embedding.from_pretrained(words.weight.detach().clone(), freeze=False, padding_idx=None)
         self.bias = nn.Parameter(words.bias.detach().clone())
         self.encoder, self.decoder = _plain(words.encoder), _plain(words.decoder)
         self.look, self.output = _copy(words.look), _copy(words.output)
-        assert ours.writer.personal is not None
-        self.personal, self.balance = ours.writer.personal, ours.writer.balance
+        self.remember = _copy(words.remember) if words.remember is not None else None
+        self.speakers = ours.speakers.table if ours.speakers is not None else None
+        assert ours.personal is not None
+        self.personal, self.balance = ours.personal, ours.balance
         self.start = words.vocabulary[START]
 
     def loss(self, batch: Addressed, context: Tensor, lengths: Tensor) -> Tensor:
@@ -61,12 +68,21 @@ class PlainSeq2Seq(nn.Module):
         own = self.balance * self.personal(batch.users, batch.questions, hidden[-1])
         start = (1 - self.balance) * hidden + own, (1 - self.balance) * cells + own
         reply = batch.texts.reply
-        begun = torch.cat([reply.new_full((len(reply), 1), self.start), reply[:, :-1]], 1)
-        written, _ = self.decoder(self.embedding(begun), start)
+        begun = self.embedding(torch.cat([reply.new_full((len(reply), 1), self.start), reply[:, :-1]], 1))
+        if self.speakers is not None:
+            begun = torch.cat([begun, self.speakers(batch.users)[:, None].expand(-1, begun.shape[1], -1)], 2)
+        written, _ = self.decoder(begun, start)
         likeness = written @ self.look(states).transpose(1, 2)  # (B, T, S)
         likeness = likeness.masked_fill((context == 0)[:, None], -torch.inf)
-        seen = likeness.softmax(2) @ states
-        features = torch.tanh(self.output(torch.cat([written, seen], 2)))
+        parts = [written, likeness.softmax(2) @ states]
+        if batch.memories is not None and self.remember is not None:
+            told, weights = batch.memories, self.embedding.weight
+            bags = F.embedding_bag(told.words, weights, told.starts, mode="sum", per_sample_weights=told.weights)
+            memories = bags.view(len(reply), -1, bags.shape[1])
+            recalled = self.remember(written) @ memories.transpose(1, 2)  # (B, T, M)
+            recalled = recalled.masked_fill(~memories.any(2)[:, None], -1e9)
+            parts.append(recalled.softmax(2) @ memories)
+        features = torch.tanh(self.output(torch.cat(parts, 2)))
         logits = F.linear(features, self.embedding.weight, self.bias)  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1), reply.flatten(), ignore_index=0)
 
@@ -90,7 +106,7 @@ def _copy(linear: nn.Linear) -> nn.Linear:
 class Side:
     """One of the two that are compared: a model, its optimizer, and the weights that every step starts from."""
 
-    def __init__(self, model: Seq2Seq | PlainSeq2Seq) -> None:
+    def __init__(self, model: UserWriter | Plain) -> None:
         self.model = model
         self.trained = list(model.parameters())
         self.first = [parameter.detach().clone() for parameter in self.trained]
@@ -104,15 +120,15 @@ class Side:
         start = time.perf_counter()
         self.optimizer.zero_grad()
         model = self.model
-        loss = model.loss(batch) if isinstance(model, Seq2Seq) else model.loss(batch, context, lengths)
+        loss = model.loss(batch) if isinstance(model, UserWriter) else model.loss(batch, context, lengths)
         loss.backward()
         self.optimizer.step()
         return time.perf_counter() - start, [loss.detach(), *(each.grad for each in self._compared())]
 
     def _compared(self) -> list[Any]:
         model = self.model
-        if isinstance(model, Seq2Seq):
-            words = model.writer.words
+        if isinstance(model, UserWriter):
+            words = model.words
             return [words.weight, words.encoder.recurrents[0], words.decoder.inputs[0], words.output.weight]
         return [
             model.embedding.weight,
@@ -130,26 +146,54 @@ def equal(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
     )
 
 
+def remembered(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+    """The dialogues with all that speaker 1 says in any of them as a history."""
+    said: dict[str, list[str]] = {}
+    for dialogue in dialogues:
+        own = said.setdefault(dialogue.speakers[1].id, [])
+        own += [turn.text for turn in dialogue.turns if turn.speaker == 1]
+    return [
+        replace(dialogue, speakers=(one, replace(other, history=tuple(said[other.id]))))
+        for dialogue in dialogues
+        for one, other in [dialogue.speakers]
+    ]
+
+
 def measure(
-    dialogues: Sequence[Dialogue], *, hidden: int, width: int, cases: int, batches: int, runs: int, seed: int
+    dialogues: Sequence[Dialogue],
+    *,
+    model: str,
+    hidden: int,
+    width: int,
+    cases: int,
+    batches: int,
+    runs: int,
+    seed: int,
 ) -> dict[str, Any]:
     """The result that `--json` prints. InputError where the dialogues have too few examples."""
     torch.manual_seed(seed)
-    model = Seq2Seq(sizes=Sizes(hidden=hidden, width=width, dropout=0), tensor=Factorization())
-    model.prepare(dialogues)
+    speaks, memories = MODELS[model]
+    writer = UserWriter(
+        sizes=Sizes(hidden=hidden, width=width, dropout=0),
+        speakers=Speakers(start="random") if speaks else None,
+        memories=memories,
+        tensor=Factorization(),
+    )
+    dialogues = remembered(dialogues)
+    writer.prepare(dialogues)
     found = examples(dialogues)
     if len(found) < cases * batches:
         raise InputError(f"--cases, --batches: {cases * batches} are more than the file's {len(found)} examples")
     inputs = []
-    for drawn in bucketed([[one] for one in found], model.size, batch_size=cases, seed=str(seed))[:batches]:
-        batch = model.collate(drawn)
+    for drawn in bucketed([[one] for one in found], writer.words.size, batch_size=cases, seed=str(seed))[:batches]:
+        batch = writer.collate(drawn)
         rows = [row[row > 0] for row in batch.texts.context]
         context = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         inputs.append((batch, context, torch.tensor([len(row) for row in rows])))
-    end = model.writer.words.vocabulary[END]
+    end = writer.words.vocabulary[END]
     padding = 1 - statistics.mean(float((batch.texts.reply > 0).float().mean()) for batch, *_ in inputs)
     assert all(int((batch.texts.reply == end).sum()) == len(batch.texts.names) for batch, *_ in inputs)
-    ours, plain = Side(model), {reading: Side(PlainSeq2Seq(model, reading)) for reading in get_args(Reading)}
+    ours, plain = Side(writer), {reading: Side(Plain(writer, reading)) for reading in get_args(Reading)}
     for side in (ours, *plain.values()):  # a first step allocates and picks kernels
         side.step(*inputs[0])
     times: dict[str, list[float]] = {name: [] for name in ("ours", *plain)}
@@ -170,7 +214,7 @@ def measure(
     taken = min(variants, key=variants.__getitem__)
     ratios = [theirs / mine for mine, theirs in zip(times["ours"], times[taken], strict=True)]
     return {
-        "what": f"a training step of Seq2Seq with a tensor, hidden {hidden}, on {cases} cases",
+        "what": f"a training step of {model} with a tensor, hidden {hidden}, on {cases} cases",
         "ratio": statistics.median(ratios),
         "ours": statistics.median(times["ours"]),
         "theirs": variants[taken],
@@ -196,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark and prints its result; the exit code is 2 after a mistake of the user's."""
     parser = command.parser(__doc__ or "")
     parser.set_defaults(data="ubuntu_irc/conversations.jsonl", hidden=512)
+    parser.add_argument("--model", choices=MODELS, default="seq2seq", help="of which generator")
     parser.add_argument("--width", type=command.positive, default=300, help="features of a word")
     parser.add_argument("--cases", type=command.positive, default=64, help="examples a batch")
     parser.add_argument("--batches", type=command.positive, default=5, help="different batches")
