@@ -16,10 +16,11 @@ from personae.agent import Agent
 from personae.data.planted import Planted
 from personae.models.generation.causal_lm import CausalLM
 from personae.nn.decoding import Decoding
+from personae.nn.newcomers import LATEST, OF_A_TRANSFORMER
 from personae.nn.personalization import Factorization
 from personae.tasks.generation import Generation
 from personae.types import InputError
-from personae.writing import LATEST, Message, Writer
+from personae.writing import Message, Writer
 
 SIZES = {"width": 8, "hidden": 8, "min_count": 1}
 TENSOR = {"ranks": [4, 4, 4], "spread": 0.5, "question": "encoder"}
@@ -335,6 +336,8 @@ def test_a_causal_language_model_with_a_tensor_gets_to_know_users(
         assert torch.equal(weight[: len(weights[name])], weights[name])
     (reply,) = writer.reply(ASKED, user="eve", decoding=GREEDY)
     assert torch.tensor(reply.log_probability).isfinite()
+    many = writer.welcome("dan", SAID * (OF_A_TRANSFORMER + 1), steps=1)
+    assert many.messages == OF_A_TRANSFORMER < LATEST
 
 
 def test_the_corpus_is_the_one_of_the_runs(runs: dict[str, Path]) -> None:

@@ -115,7 +115,7 @@ def adapt(
             "context": [...]}, of which context, what was said before, may be left out, but helps much.
         user: their name; of JSON lines, whose messages to take. Without it that of the file, or of the only user in it.
         out: a folder for a copy of the run, which then knows them in its place.
-        steps: of fitting; 60 if not given.
+        steps: some so many times all messages are looked at, at most; 12 if not given.
         json: print one JSON object.
     """
     from dataclasses import asdict

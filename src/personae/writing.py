@@ -28,9 +28,6 @@ from personae.types import Dialogue, Example, InputError, Speaker, Turn
 USERS = "users"
 """The folder of a run that holds users who were welcomed, a file each."""
 
-LATEST = 500
-"""So many of the messages of a new user are read, the latest ones."""
-
 _NAME = re.compile(r"\w[\w.@+-]{0,99}")
 
 log = logging.getLogger(__name__)
@@ -138,9 +135,10 @@ class Writer:
         return pieces
 
     def welcome(self, user: str, messages: Sequence[Message], *, steps: int = newcomers.STEPS) -> Welcomed:
-        """Gets to know a new user by what they said: their vectors are fitted to the latest `LATEST` messages, in so
-        many steps, and where the model remembers what users say, it remembers these. All else stays as it is, and
-        without messages the user is the average one. InputError where the name is taken, or nothing can be known."""
+        """Gets to know a new user by what they said: their vectors are fitted to the latest messages
+        (`personae.nn.newcomers`), which are looked at some `steps` times, and where the model remembers what users say,
+        it remembers these. All else stays as it is, and without messages the user is the average one. InputError where
+        the name is taken, or nothing can be known."""
         if not self.knows_users:
             raise InputError(f"{self.name}: knows nothing of users; take a model with a tensor, speakers or memories")
         if user in self.users and user not in self._welcomed - set(self._kept()):
@@ -154,9 +152,10 @@ class Writer:
         said = [message for message in messages if message.text.strip()]
         if len(said) < len(messages):
             log.warning("%s left out", console.counted(len(messages) - len(said), "empty message"))
-        if len(said) > LATEST:
-            log.warning("of %d messages the latest %d are read", len(said), LATEST)
-        said = said[-LATEST:]
+        most = newcomers.latest(self.model)
+        if len(said) > most:
+            log.warning("of %d messages the latest %d are read", len(said), most)
+        said = said[-most:]
         self._welcomed.add(user)
         history = tuple(self._read(message.text) for message in said)
         if self._memory is not None:
