@@ -259,6 +259,9 @@ def test_the_real_corpora(corpora: Path) -> None:
     assert personas.counts()["users"] == 500
     assert personas.counts()["answers"]["valid"] == 1500
     assert 200 < ubuntu.counts()["users"] <= 500
+    synthetic = Users(files=[str(corpora / "spc/spc_valid.jsonl")], by="persona")
+    assert synthetic.counts()["users"] == 100
+    assert synthetic.counts()["answers"]["valid"] == 300
 
 
 def test_names_of_questions_are_the_same_only_where_they_are(tmp_path: Path) -> None:
