@@ -60,6 +60,9 @@ def test_the_command_lays_out_what_is_recorded(name: str, tmp_path: Path, capsys
         assert set(row) >= {"system", "column", "published", "ours", "low", "high", "n", "budget"}
         assert ("why" in row) == (row["ours"] is None)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["table.json", "table.md", "table.svg"]
+    page = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    filled = sum(row["ours"] is not None for row in rows.values())
+    assert f"| `{name}` | {filled} of {len(rows)} |" in page
 
 
 def test_the_paper_finds_what_its_tables_are_asked_for() -> None:
