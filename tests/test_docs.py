@@ -146,12 +146,19 @@ def test_the_results_are_those_recorded() -> None:
 
 def test_the_results_of_systems_that_write_are_those_recorded() -> None:
     """Each line is a record's: Per-Hits@1 and the average with its interval, Distinct-2, perplexity, processor
-    seconds."""
-    recorded = set()
+    seconds; with personas BLEU with its interval, Distinct-1 and -2, length, perplexity, processor seconds."""
+    recorded, with_personas = set(), set()
     for file in records().glob("*/replies.parquet"):
         spent = json.loads((file.parent / "environment.json").read_text(encoding="utf-8"))["cpu_seconds"]
         metrics = json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["metrics"]
         at = {name.partition("/")[0]: row for name, row in metrics.items() if not name.endswith("/reply")}
+        if "per-hits-avg" not in at:
+            bleu = tuple(100 * metrics["bleu-4/corpus"][key] for key in ("value", "low", "high"))
+            shares = (100 * metrics[f"distinct-{n}/reply"]["value"] for n in (1, 2))
+            others = (at["length"]["value"], at["perplexity"]["value"])
+            numbers = (f"{number:.1f}" for number in (*shares, *others))
+            with_personas.add((f"{bleu[0]:.2f} [{bleu[1]:.2f}, {bleu[2]:.2f}]", *numbers, f"{spent:,.0f}"))
+            continue
         value, low, high = (f"{at['per-hits-avg'][key]:.3f}".lstrip("0") for key in ("value", "low", "high"))
         first, distinct = (f"{at[name]['value']:.3f}".lstrip("0") for name in ("per-hits@1", "distinct-2"))
         recorded.add((first, f"{value} [{low}, {high}]", distinct, f"{at['perplexity']['value']:.0f}", f"{spent:,.0f}"))
@@ -161,6 +168,10 @@ def test_the_results_of_systems_that_write_are_those_recorded() -> None:
     runs = [cells for cells in told if cells[-1]]
     assert len(runs) == 13
     assert set(runs) <= recorded
+    (table,) = re.findall(r"^\| persona \| BLEU-4, % .+\n((?:\|.+\n)+)", page, re.MULTILINE)
+    lines = [tuple(cell.strip() for cell in line.split("|")[2:8]) for line in table.splitlines()[1:]]
+    assert len(lines) == 3
+    assert set(lines) == with_personas
 
 
 def test_links_resolve() -> None:

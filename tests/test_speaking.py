@@ -152,7 +152,7 @@ def test_adapt_and_generate(
         ("generate RUN --context context --history prose", "prose.jsonl:1: is no JSON object"),
         ("adapt RUN --history odd", "odd.jsonl:1: field context: is of one message"),
         ("adapt RUN --history eve --user user-3", "'user-3' is known already"),
-        ("adapt RUN --history eve --user ../eve", "'../eve': is no name of a file"),
+        ("adapt RUN --history eve --user ../eve", "--user '../eve': is no name of a file"),
         ("adapt RUN --history eve --steps 0", "--steps: 0 is not at least 1"),
         ("adapt RUN --history eve --out RUN", "is not an empty folder"),
         (
@@ -227,7 +227,9 @@ def test_cold(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -
     again = cold.curve(model, users=6, numbers=[0, 3], seed=0)
     metrics = [[step["metrics"] for step in each["curve"]] for each in (found, again)]
     assert json.loads(json.dumps(metrics[1])) == metrics[0]
-    assert main(["cold", str(model), "--out", str(tmp_path / "out"), "--users", "6", "--messages", "0"]) == 0
+    assert main(["cold", str(model), "--out", str(tmp_path / "out"), "--users", "6"]) == 2
+    assert "holds a curve already, which would be lost; name another" in capsys.readouterr().err
+    assert main(["cold", str(model), "--out", str(tmp_path / "more"), "--users", "6", "--messages", "0"]) == 0
     assert "12 replies as 6 new users" in " ".join(capsys.readouterr().out.split())
 
 

@@ -37,6 +37,8 @@ def cold(
     numbers = _numbers(messages)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
+    if (out / "cold.json").exists():
+        raise InputError(f"--out {out}: holds a curve already, which would be lost; name another")
     found = curve(model, users=users, numbers=numbers, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     results.write_json(found, out / "cold.json")

@@ -92,6 +92,8 @@ def users(
     if out is not None:
         write(corpus, out)
     (console.as_json if json else console.facts)(counts)
+    if out is not None and not json:
+        print(f"written to {out}: {HISTORIES} and {ASKED}")
 
 
 def show(path: str, *, n: int = 3, json: bool = False) -> None:

@@ -128,7 +128,7 @@ def adapt(
         raise InputError(f"--out {out}: is not an empty folder; name another")
     name, messages = told(history, user)
     writer = Writer.load(model)
-    writer.check_name(name)
+    writer.check_name(name, where="--user" if user else f"{history}: user")
     found = writer.welcome(name, messages, steps=newcomers.STEPS if steps is None else steps)
     if not found.messages:
         raise InputError(f"{history}: holds no message; give what they said, or generate for the average user")

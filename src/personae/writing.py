@@ -184,12 +184,12 @@ class Writer:
             file.write(save(vectors, metadata=told))
         return path
 
-    def check_name(self, user: str) -> None:
-        """InputError where a user could not be kept by that name."""
+    def check_name(self, user: str, *, where: str = "--user") -> None:
+        """InputError, which says `where` the name stands, where a user could not be kept by it."""
         if not _NAME.fullmatch(user):
             raise InputError(
-                f"--user {user!r}: is no name of a file; take up to 100 letters, digits and any of . @ + - _, of which "
-                "the first is a letter or a digit"
+                f"{where} {user!r}: is no name of a file; up to 100 letters, digits and any of . @ + - _ are wanted, "
+                "of which the first is a letter or a digit"
             )
 
     def _file(self, user: str) -> Path:

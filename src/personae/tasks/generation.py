@@ -112,8 +112,8 @@ class Generation(Task):
         users = {case.user.id for case in cases}
         if known and (strangers := users - known):
             log.warning(
-                "%s: %d of %d users, such as %s, are not known to the model, which answers as the average one for "
-                "them; personae adapt makes them known",
+                "%s: %d of %d users, such as %s, are not known from the training, and the model answers as the average "
+                "one for them",
                 where,
                 len(strangers),
                 len(users),
