@@ -143,7 +143,7 @@ def adapt(
         both = f"{found.before:.3f} to the average user, {found.after:.3f} to them"
         print(f"log-likelihood of a token of the messages that were fitted: {both}")
         if not any(message.context for message in messages):
-            print("none of them has a context; with what they answer, messages tell far more (see adapt --help)")
+            print("none of them has a context; with what they answer, messages tell more (see adapt --help)")
 
 
 def told(path: Path, user: str | None) -> "tuple[str, list[Message]]":
