@@ -239,8 +239,8 @@ def load(model: str) -> Task:
 def reads_standard(model: str) -> bool:
     """Whether the model of a run folder was trained on texts in the standard form (`personae.text.standard`)."""
     recipe = Path(model) / "recipe.yaml"
-    corpus = recipes.read(str(recipe))["corpus"] if recipe.exists() else {}
-    return bool(corpus.get("init_args", {}).get("standard", False))
+    corpus = recipes.read(str(recipe)).get("corpus") if recipe.exists() else None
+    return isinstance(corpus, dict) and bool(corpus.get("init_args", {}).get("standard", False))
 
 
 def as_role(task: Task, role: Role, model: str) -> Task:

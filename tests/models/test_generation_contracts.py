@@ -40,6 +40,7 @@ from personae.data.candidates import examples
 from personae.nn import decoding as decodings
 from personae.nn.decoding import Decoded
 from personae.nn.name_table import NameTable
+from personae.nn.personalization import Questions
 from personae.tasks.base import Task
 from personae.types import Dialogue, Example, Speaker, Turn
 
@@ -227,6 +228,11 @@ def test_who_is_unknown_has_the_mean_and_so_has_an_unknown_question(way: Way, ma
     case = next(case for case in CASES if case.user.id == "user-2")
     question = str(case.context.question)
     tables = [part for part in task.model.modules() if isinstance(part, NameTable)]
+    told = likelihoods(task, [case])[0]
+    assert torch.equal(likelihoods(task, [asked(case, question="never asked")])[0], told)  # found by its letters
+    for part in tables:
+        if isinstance(part, Questions):
+            part.asked.clear()
     for name, unknown in (("user-2", of_user(case, "nobody")), (question, asked(case, question="never asked"))):
         before = likelihoods(task, [case])[0]
         found = likelihoods(task, [unknown])[0]
