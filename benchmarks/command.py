@@ -13,7 +13,7 @@ from personae.data.read import read
 from personae.types import InputError
 
 Measure = Callable[..., dict[str, Any]]
-"""Takes dialogues and the options of a command line; returns what `--json` prints."""
+"""Takes dialogues, where there is `--data`, and the options of a command line; returns what `--json` prints."""
 
 
 def positive(text: str) -> int:
@@ -24,16 +24,17 @@ def positive(text: str) -> int:
     return number
 
 
-def parser(purpose: str, *, built: bool = True) -> argparse.ArgumentParser:
-    """With the options that every benchmark has, and those of one whose models are `built` for it; `purpose` is its
-    docstring."""
+def parser(purpose: str, *, built: bool = True, data: bool = True) -> argparse.ArgumentParser:
+    """With the options that every benchmark has, those of one whose models are `built` for it, and of one that reads
+    `data`; `purpose` is its docstring."""
     made = argparse.ArgumentParser(description=purpose.partition("\n")[0])
     if built:
         made.add_argument("--hidden", type=positive, default=200, help="hidden units a direction, of hre, imn and dim")
         made.add_argument("--runs", type=positive, default=3, help="passes over the same work, each side in turn")
     made.add_argument("--threads", type=positive, default=1, help="threads of torch; 1 is steady on a busy machine")
-    made.add_argument("--data", default="personachat/valid_both_original.txt", help="here or below PERSONAE_DATA")
-    made.add_argument("--seed", type=int, default=0, help="of weights and sample")
+    if data:
+        made.add_argument("--data", default="personachat/valid_both_original.txt", help="here or below PERSONAE_DATA")
+    made.add_argument("--seed", type=int, default=0, help="of weights, and of what is drawn")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
@@ -51,7 +52,8 @@ def run(
     as_json = options.pop("json")
     torch.set_num_threads(options.pop("threads"))
     try:
-        result = measure(read(options.pop("data")), **options)
+        dialogues = [read(options.pop("data"))] if "data" in options else []
+        result = measure(*dialogues, **options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

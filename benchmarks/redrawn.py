@@ -4,8 +4,6 @@ A run's report has one reply to each case, drawn from the words that are likely,
 Here each case of the "valid" split of the run's corpus is answered so often, and counts as the mean of its replies.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -61,8 +59,9 @@ def drawn(folder: str, cases: Sequence[Example], judges: Judges, *, draws: int, 
     return {name: np.reshape(values, (len(cases), draws)).mean(1).tolist() for name, values in each.items()}
 
 
-def measure(folders: Sequence[str], *, draws: int, half: bool, seed: int) -> dict[str, Any]:
+def measure(*, folder: str, other: str | None, draws: int, half: bool, seed: int) -> dict[str, Any]:
     """The result that `--json` prints. InputError where two runs are not of the same cases."""
+    folders = [folder, *([other] if other else [])]
     cases = cases_of(folders[0])
     if any(cases_of(folder) != cases for folder in folders[1:]):
         raise InputError(f"{folders[1]}: its corpus has other cases than that of {folders[0]}; give runs of the same")
@@ -103,24 +102,12 @@ def _said(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints the result; the exit code is 2 after a mistake of the user's."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", help="the folder of a run of a generator")
+    parser = command.parser(__doc__ or "", built=False, data=False)
+    parser.add_argument("folder", metavar="run", help="the folder of a run of a generator")
     parser.add_argument("other", nargs="?", help="that of another, of the same corpus")
     parser.add_argument("--draws", type=command.positive, default=5, help="replies to each case")
     parser.add_argument("--half", action="store_true", help="compute in bfloat16, as a transformer is trained")
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals")
-    parser.add_argument("--threads", type=command.positive, default=1, help="threads of torch")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    folders = list(filter(None, (options.run, options.other)))
-    try:
-        result = measure(folders, draws=options.draws, half=options.half, seed=options.seed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result) if options.json else _said(result))
-    return 0
+    return command.run(parser, arguments, measure, _said)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ model knows apart from what it writes, so also what its replies do not show, or 
 all texts are lower-cased first, as Per-Hits does.
 """
 
-import argparse
-import json
 import random
 import statistics
 import sys
@@ -54,7 +52,7 @@ def likelihoods(model: Any, cases: Sequence[Example], half: bool) -> tuple[list[
     return found, tokens
 
 
-def measure(folder: str, *, others: int, seed: int, lower: bool, half: bool) -> dict[str, Any]:
+def measure(*, folder: str, others: int, seed: int, lower: bool, half: bool) -> dict[str, Any]:
     """The result that `--json` prints. InputError where the model knows no users."""
     model: Any = run.load(folder).model.eval()
     if not tables(model):
@@ -108,23 +106,12 @@ def _said(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints the result; the exit code is 2 after a mistake of the user's."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", help="the folder of a run of a generator")
+    parser = command.parser(__doc__ or "", built=False, data=False)
+    parser.add_argument("folder", metavar="run", help="the folder of a run of a generator")
     parser.add_argument("--others", type=command.positive, default=8, help="users each reply is compared with")
     parser.add_argument("--lower", action="store_true", help="lower-case all texts first")
     parser.add_argument("--half", action="store_true", help="compute in bfloat16, as a transformer is trained")
-    parser.add_argument("--seed", type=int, default=0, help="of the users that are drawn")
-    parser.add_argument("--threads", type=command.positive, default=1, help="threads of torch")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    try:
-        result = measure(options.run, others=options.others, seed=options.seed, lower=options.lower, half=options.half)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result) if options.json else _said(result))
-    return 0
+    return command.run(parser, arguments, measure, _said)
 
 
 if __name__ == "__main__":
